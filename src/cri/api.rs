@@ -1,0 +1,3 @@
+//! The generated CRI messages; seen only inside `cri`, and by tests that play a runtime.
+#![allow(missing_docs, clippy::all, clippy::pedantic)]
+tonic::include_proto!("runtime.v1");

@@ -1,0 +1,20 @@
+//! crane-supervisor: one process per container job step, started by CraneSched's
+//! craned, driving one pod or one container over CRI.
+//!
+//! Read it in this order:
+//! - `cli::supervise`: how craned starts us, and the order of settling in.
+//! - `spec`: the init message, checked; after it no field is foreign input.
+//! - `step`: the state machine and the one loop that performs its actions.
+//! - `cri`: the runtime; `cri::watch` and `cri::witness`: how an end is learnt.
+//! - `cleanup`: journal before effect, and undoing.
+//! - `control`, `report`: craned's calls, and what craned is told.
+//! - `logs`, `telemetry`: the container's output, and our own log.
+//! - `local`, `cli::run`: craned's part, for a job without a cluster.
+//! - `sys`: the kernel's edge, and the only place with unsafe.
+//!
+//! The rules everything rests on (`docs/design.md`): journal before effect;
+//! evidence before removal; one writer; hints are not facts; unknown is a value;
+//! the user's paths are opened as the user.
+
+pub mod cri;
+pub mod wire;
