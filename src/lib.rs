@@ -17,4 +17,8 @@
 //! the user's paths are opened as the user.
 
 pub mod cri;
+pub mod exit_code;
+pub mod ids;
+pub mod layout;
+pub mod outcome;
 pub mod wire;

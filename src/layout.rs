@@ -1,0 +1,144 @@
+//! Every path we make, and nothing else.
+//!
+//! The tree is drawn in `docs/design.md` and shown by the fixture
+//! `supervisor/containers/`. No other file joins these names.
+
+use crate::ids::StepId;
+use std::path::{Path, PathBuf};
+
+/// Where control sockets live; a fixed name craned looks for.
+pub const SOCKET_DIR: &str = "/tmp/crane";
+
+/// The control socket of `id`, a name fixed by craned.
+pub fn socket(id: StepId) -> PathBuf {
+    Path::new(SOCKET_DIR).join(format!("step_{id}.sock"))
+}
+
+/// Names the container log inside the pod's log directory (CRI `log_path`).
+pub fn container_log_name(id: StepId) -> String {
+    format!("{id}.container.log")
+}
+
+/// The log directory of one node: `<CraneBaseDir>/supervisor`.
+#[derive(Clone, Debug)]
+pub struct LogDir(PathBuf);
+
+impl LogDir {
+    /// The directory craned named in the init message.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Our own log.
+    pub fn supervisor_log(&self, id: StepId) -> PathBuf {
+        self.0.join(format!("{id}.log"))
+    }
+
+    /// The container's output, written by the runtime.
+    pub fn container_log(&self, id: StepId) -> PathBuf {
+        self.0.join(container_log_name(id))
+    }
+
+    /// The final record.
+    pub fn record(&self, id: StepId) -> PathBuf {
+        self.0.join(format!("{id}.json"))
+    }
+}
+
+/// The container feature's directory on one node: `<TempDir>`.
+#[derive(Clone, Debug)]
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    /// The absolute directory craned named in the init message.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Everything of one job.
+    pub fn job(&self, job: u32) -> JobDir {
+        JobDir(self.0.join(job.to_string()))
+    }
+
+    /// Everything of one step.
+    pub fn step(&self, id: StepId) -> StepDir {
+        StepDir(self.job(id.job).steps().join(id.step.to_string()))
+    }
+}
+
+/// `<TempDir>/<job>`: there while the job has a pod or a step is owed something.
+#[derive(Clone, Debug)]
+pub struct JobDir(PathBuf);
+
+impl JobDir {
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The pod's id and names.
+    pub fn pod_record(&self) -> PathBuf {
+        self.0.join("pod.json")
+    }
+
+    /// The pod's configuration exactly as sent, protobuf.
+    pub fn pod_config(&self) -> PathBuf {
+        self.0.join("pod.config")
+    }
+
+    /// One directory for each step that is owed something.
+    pub fn steps(&self) -> PathBuf {
+        self.0.join("steps")
+    }
+}
+
+/// `<TempDir>/<job>/steps/<step>`: there exactly as long as something is owed.
+#[derive(Clone, Debug)]
+pub struct StepDir(PathBuf);
+
+impl StepDir {
+    /// A step directory by its own path, as a reaper gets it.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Held while a supervisor or reaper owns the step.
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    /// What must be undone.
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+
+    /// The final report while craned has not acknowledged it.
+    pub fn outbox(&self) -> PathBuf {
+        self.0.join("outbox")
+    }
+}
+
+/// The user's directory for output below the step's working directory, by name.
+pub fn user_output_dir_name(job: u32) -> String {
+    format!("{job}.out")
+}
+
+/// The user's copy of the output in that directory, by name; `ccon logs` builds the same.
+pub fn user_output_name(step: u32, node: &str) -> String {
+    format!("{step}.{node}.log")
+}
