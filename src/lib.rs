@@ -20,5 +20,8 @@ pub mod cri;
 pub mod exit_code;
 pub mod ids;
 pub mod layout;
+pub mod logs;
 pub mod outcome;
+pub mod sys;
+pub mod telemetry;
 pub mod wire;

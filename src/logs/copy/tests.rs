@@ -1,0 +1,223 @@
+use super::*;
+use crate::sys::files::scratch::{Dir, Tmpfs};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::time::Instant;
+
+const UID: u32 = 12345;
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    run_with_pool("copy", future)
+}
+
+fn run_with_pool<T>(pool: &str, future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(Duration::from_millis(50))
+        .thread_name(pool)
+        .build()
+        .unwrap();
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
+}
+
+fn plan(dir: &Path, cwd: &Path) -> CopyPlan {
+    CopyPlan {
+        source: dir.join("7.1.container.log"),
+        cwd: cwd.to_owned(),
+        dir_name: "7.out".into(),
+        file_name: "1.node.log".into(),
+        user: User { uid: UID, gid: UID, groups: vec![UID + 1] },
+    }
+}
+
+/// Bytes that look like nothing, NUL and newline among them.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    })
+    .take(length)
+    .collect()
+}
+
+async fn until(mut done: impl FnMut() -> bool) {
+    let reached = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, reached).await.expect("reached in time");
+}
+
+#[test]
+fn the_users_file_is_there_at_once_though_nothing_is_printed() {
+    let dir = Dir::new();
+    let home = dir.home(UID);
+    let plan = plan(dir.path(), &home);
+    let target = home.join("7.out/1.node.log");
+    run(async {
+        let copier = Copier::start(plan);
+        until(|| target.exists()).await;
+        let status = std::fs::metadata(&target).unwrap();
+        assert_eq!((status.uid(), status.gid(), status.mode() & 0o777), (UID, UID, 0o600));
+        assert_eq!(copier.drain(LIMIT).await, CopySummary { copied: 0, left: 0, warning: None });
+    });
+}
+
+#[test]
+fn what_a_writer_appends_meanwhile_arrives_byte_for_byte() {
+    let dir = Dir::new();
+    let home = dir.home(UID);
+    let plan = plan(dir.path(), &home);
+    let source = plan.source.clone();
+    let bytes = noise(3_000_001);
+    std::fs::write(&source, &bytes[..1000]).unwrap();
+    let summary = run(async {
+        let copier = Copier::start(plan);
+        let rest = bytes[1000..].to_vec();
+        let writer = std::thread::spawn(move || {
+            let mut log = std::fs::OpenOptions::new().append(true).open(source).unwrap();
+            rest.chunks(777).for_each(|piece| log.write_all(piece).unwrap());
+        });
+        until(|| writer.is_finished()).await;
+        copier.drain(LIMIT).await
+    });
+    assert_eq!(summary, CopySummary { copied: 3_000_001, left: 0, warning: None });
+    assert!(std::fs::read(home.join("7.out/1.node.log")).unwrap() == bytes);
+}
+
+#[test]
+fn output_arrives_while_the_container_runs() {
+    let dir = Dir::new();
+    let home = dir.home(UID);
+    let plan = plan(dir.path(), &home);
+    let target = home.join("7.out/1.node.log");
+    run(async {
+        let mut log = File::create(&plan.source).unwrap();
+        let copier = Copier::start(plan);
+        for count in 1..=5 {
+            log.write_all(b"line\n").unwrap();
+            until(|| std::fs::metadata(&target).is_ok_and(|t| t.len() == 5 * count)).await;
+        }
+        assert_eq!(copier.drain(LIMIT).await.copied, 25);
+    });
+}
+
+#[test]
+fn a_quiet_copy_keeps_no_thread() {
+    let dir = Dir::new();
+    let home = dir.home(UID);
+    let plan = plan(dir.path(), &home);
+    std::fs::write(&plan.source, "x").unwrap();
+    let target = home.join("7.out/1.node.log");
+    run_with_pool("quiet-copy", async {
+        let copier = Copier::start(plan);
+        until(|| std::fs::metadata(&target).is_ok_and(|t| t.len() == 1)).await;
+        until(|| threads_named("quiet-copy") == 0).await;
+        drop(copier);
+    });
+}
+
+fn threads_named(name: &str) -> usize {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    threads
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok())
+        .filter(|comm| comm.trim_end() == name)
+        .count()
+}
+
+#[test]
+fn a_planted_link_is_one_warning_and_its_target_untouched() {
+    let dir = Dir::new();
+    let home = dir.home(UID);
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "root's").unwrap();
+    symlink(&secret, home.join("7.out")).unwrap();
+    let plan = plan(dir.path(), &home);
+    std::fs::write(&plan.source, "12345").unwrap();
+    let summary = run(async { Copier::start(plan).drain(LIMIT).await });
+    let warning = summary.warning.unwrap();
+    assert!(warning.contains("7.out") && warning.ends_with("5 bytes of output were not copied"), "{warning}");
+    assert!(!warning.contains('\n'));
+    assert_eq!((summary.copied, summary.left), (0, 5));
+    assert_eq!(std::fs::read(&secret).unwrap(), b"root's");
+}
+
+#[test]
+fn a_missing_working_directory_or_log_directory_is_a_warning() {
+    let dir = Dir::new();
+    let home = dir.home(UID);
+    let gone = plan(dir.path(), &dir.path().join("gone"));
+    let no_log = plan(&dir.path().join("gone"), &home);
+    run(async {
+        let warning = Copier::start(gone).drain(LIMIT).await.warning.unwrap();
+        assert!(warning.contains("gone") && warning.contains("No such file"), "{warning}");
+        let warning = Copier::start(no_log).drain(LIMIT).await.warning.unwrap();
+        assert!(warning.contains("7.1.container.log"), "{warning}");
+    });
+}
+
+#[test]
+fn a_full_disk_stops_the_copy_and_counts_what_is_left() {
+    let dir = Dir::new();
+    let disk = Tmpfs::mount(dir.path(), 1 << 20);
+    chown(disk.path(), Some(UID), Some(UID)).unwrap();
+    let plan = plan(dir.path(), disk.path());
+    let bytes = noise(3 << 20);
+    std::fs::write(&plan.source, &bytes).unwrap();
+    let summary = run(async { Copier::start(plan).drain(LIMIT).await });
+    let warning = summary.warning.unwrap();
+    assert!(warning.contains("1.node.log") && warning.contains("No space left"), "{warning}");
+    assert_eq!(summary.copied + summary.left, 3 << 20);
+    let copy = std::fs::read(disk.path().join("7.out/1.node.log")).unwrap();
+    assert!(summary.copied > 0 && copy == bytes[..copy.len()] && copy.len() as u64 == summary.copied);
+}
+
+/// A target whose second write never returns, as on a network file system that is gone.
+struct Hung {
+    pipe: Option<(std::io::PipeReader, std::io::PipeWriter)>,
+}
+
+impl Sink for Hung {
+    fn open(&mut self) -> Result<(), SinkError> {
+        self.pipe = Some(std::io::pipe().unwrap());
+        Ok(())
+    }
+
+    fn copy_from(&mut self, source: &File, copied: &AtomicU64) -> Result<(), SinkError> {
+        let (_unread, writer) = self.pipe.as_mut().unwrap();
+        super::super::sink::pump(source, writer, copied).unwrap();
+        Ok(())
+    }
+
+    fn close(self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_write_that_hangs_holds_up_neither_main_nor_the_end() {
+    let dir = Dir::new();
+    let source = dir.path().join("log");
+    std::fs::write(&source, vec![b'x'; 1 << 20]).unwrap();
+    let limit = Duration::from_millis(200);
+    let begun = Instant::now();
+    let summary = run(async {
+        let follower = Follower::open(&source).unwrap();
+        let copier = Copier::with_sink(follower, "/home/u/7.out/1.log".into(), Hung { pipe: None });
+        // Main goes on meanwhile.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        copier.drain(limit).await
+    });
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let warning = summary.warning.unwrap();
+    assert!(warning.contains("/home/u/7.out/1.log") && warning.contains("did not answer within 0.2 s"), "{warning}");
+    assert_eq!(summary.copied + summary.left, 1 << 20);
+    assert!(summary.left > 0);
+}

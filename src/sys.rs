@@ -1,0 +1,18 @@
+//! The kernel's edge: what needs raw system calls, and the only place with unsafe.
+//!
+//! Each module wraps one kernel mechanism in a safe type and decides nothing
+//! about jobs or steps. Everything above calls it; it calls nobody.
+
+pub mod as_user;
+pub mod async_fd;
+pub mod cgroup;
+pub mod crash;
+pub mod fds;
+pub mod files;
+pub mod helper;
+pub mod memory;
+pub mod pidfd;
+pub mod privileges;
+pub mod process;
+pub mod signals;
+pub mod ticks;

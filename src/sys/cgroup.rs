@@ -1,0 +1,169 @@
+//! Control groups as files: where hierarchies are mounted, who is in a group,
+//! and moving ourselves out of groups that others kill.
+//!
+//! Works on v1, v2 and hybrid alike: a group path such as `/crane/job_7` is
+//! looked for below every mounted hierarchy.
+
+use procfs::ProcessCGroups;
+use procfs::process::{MountInfo, Process};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// One mounted cgroup hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// v1 controllers or `name=…`; empty on v2.
+    pub controllers: Vec<String>,
+}
+
+impl Hierarchy {
+    /// craned and systemd track services in these, and kill by them.
+    fn is_service_tracking(&self) -> bool {
+        self.controllers.is_empty() || self.controllers.iter().any(|name| name == "name=systemd")
+    }
+
+    /// Even a move to where one is already costs the kernel's grace period.
+    fn has_us_at_root(&self, groups: &[(Vec<String>, String)]) -> bool {
+        let same = |controllers: &[String]| match controllers {
+            [] => self.controllers.is_empty(),
+            some => some.iter().any(|name| self.controllers.contains(name)),
+        };
+        groups.iter().any(|(controllers, path)| path == "/" && same(controllers))
+    }
+}
+
+/// The hierarchies mounted in our mount namespace.
+///
+/// # Errors
+/// If /proc/self/mountinfo cannot be read.
+pub fn hierarchies() -> io::Result<Vec<Hierarchy>> {
+    let mounts = Process::myself().and_then(|me| me.mountinfo()).map_err(io::Error::other)?;
+    Ok(mounts.0.into_iter().filter_map(hierarchy).collect())
+}
+
+fn hierarchy(mount: MountInfo) -> Option<Hierarchy> {
+    let controllers = match mount.fs_type.as_str() {
+        "cgroup2" => Vec::new(),
+        "cgroup" => mount.super_options.into_keys().filter(|key| key != "rw" && key != "ro").map(v1_name).collect(),
+        _ => return None,
+    };
+    Some(Hierarchy { mount: mount.mount_point, controllers })
+}
+
+/// A named hierarchy shows as `name=systemd`, which procfs splits at the `=`.
+fn v1_name(key: String) -> String {
+    if key == "name" { "name=systemd".to_owned() } else { key }
+}
+
+/// Leaves the groups by which a service manager ends a whole service: `name=systemd`
+/// on v1 and the v2 tree beside it.
+///
+/// Nothing on a pure v2 machine: craned moves us there itself, right after Ready, and a
+/// move of ours could undo its.
+///
+/// # Errors
+/// The first move that failed, with its path; the others are still made.
+pub fn leave_service() -> io::Result<()> {
+    let all = hierarchies()?;
+    if all.iter().all(|hierarchy| hierarchy.controllers.is_empty()) {
+        return Ok(());
+    }
+    leave(all.iter().filter(|hierarchy| hierarchy.is_service_tracking()))
+}
+
+/// Leaves every group of a job, for a process that must outlive it.
+///
+/// # Errors
+/// As [`leave_service`].
+pub fn leave_all() -> io::Result<()> {
+    leave(hierarchies()?.iter())
+}
+
+fn leave<'a>(chosen: impl Iterator<Item = &'a Hierarchy>) -> io::Result<()> {
+    let mut first = Ok(());
+    let groups = Process::myself().and_then(|me| me.cgroups()).map(named).map_err(io::Error::other)?;
+    for hierarchy in chosen.filter(|hierarchy| !hierarchy.has_us_at_root(&groups)) {
+        let file = hierarchy.mount.join("cgroup.procs");
+        // 0 stands for the writer.
+        if let Err(error) = fs::write(&file, "0") {
+            first = first.and(Err(io::Error::new(error.kind(), format!("cannot move to {}: {error}", file.display()))));
+        }
+    }
+    first
+}
+
+/// Moves a process into `group` in every hierarchy that has it.
+///
+/// # Errors
+/// If no hierarchy has the group, or a move failed.
+pub fn move_process(pid: i32, group: &str) -> io::Result<()> {
+    let files: Vec<PathBuf> = member_files(&[group])?.into_iter().filter(|file| file.exists()).collect();
+    if files.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("no cgroup hierarchy has {group}")));
+    }
+    for file in files {
+        fs::write(&file, pid.to_string())
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
+    }
+    Ok(())
+}
+
+/// The membership lists each group may have, one per hierarchy, existing or not.
+pub fn member_files<S: AsRef<str>>(groups: &[S]) -> io::Result<Vec<PathBuf>> {
+    // Once: a node with many containers has many mounts.
+    let hierarchies = hierarchies()?;
+    let files = groups
+        .iter()
+        .map(|group| group.as_ref().trim_start_matches('/'))
+        .flat_map(|group| hierarchies.iter().map(move |hierarchy| hierarchy.mount.join(group).join("cgroup.procs")));
+    Ok(files.collect())
+}
+
+/// The processes in the first of `files` that exists and has any.
+pub fn members(files: &[PathBuf]) -> Vec<i32> {
+    files.iter().map(|file| read_members(file)).find(|pids| !pids.is_empty()).unwrap_or_default()
+}
+
+fn read_members(file: &Path) -> Vec<i32> {
+    // A group that is gone has no members.
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().filter_map(|line| line.trim().parse().ok()).filter(|&pid| pid > 0).collect()
+}
+
+/// The groups a process is in, as (controllers, path); v2's entry has no controllers.
+///
+/// # Errors
+/// If the process is gone.
+pub fn groups_of(pid: i32) -> io::Result<Vec<(Vec<String>, String)>> {
+    Process::new(pid).and_then(|process| process.cgroups()).map(named).map_err(io::Error::other)
+}
+
+fn named(groups: ProcessCGroups) -> Vec<(Vec<String>, String)> {
+    groups.0.into_iter().map(|group| (group.controllers, group.pathname)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machines_hierarchies_are_found() {
+        let found = hierarchies().unwrap();
+        assert!(!found.is_empty());
+        assert!(found.iter().all(|h| h.mount.is_absolute()));
+    }
+
+    #[test]
+    fn a_group_that_is_gone_has_no_members() {
+        assert!(members(&member_files(&["/no/such/group"]).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn our_own_groups_are_told() {
+        let me = i32::try_from(std::process::id()).unwrap();
+        assert!(!groups_of(me).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,186 @@
+//! Starting other programs, with a limit on their time and output.
+//!
+//! A helper gets a clean environment, `/` as its directory, no descriptor of
+//! ours, and is killed when its time is up.
+
+use crate::sys::pidfd::Process;
+use nix::sys::signal::Signal;
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+/// The running binary; still the right one after a package upgrade replaced the file.
+pub const OURSELVES: &str = "/proc/self/exe";
+
+/// A helper did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum HelperError {
+    /// It could not be started or watched.
+    #[error("cannot run {program}: {source}")]
+    Run {
+        /// What was to run.
+        program: String,
+        /// Why it did not.
+        #[source]
+        source: io::Error,
+    },
+    /// It took too long and was killed.
+    #[error("{program} did not finish within {limit:?}")]
+    TimedOut {
+        /// What ran.
+        program: String,
+        /// How long it had.
+        limit: Duration,
+    },
+}
+
+/// What a finished helper left.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output, cut at the limit given.
+    pub stdout: Vec<u8>,
+}
+
+/// A helper at work; dropped, it is ended.
+#[derive(Debug)]
+pub struct Started {
+    name: String,
+    child: Kept,
+}
+
+/// Starts `program`; its output is taken later.
+///
+/// # Errors
+/// [`HelperError::Run`].
+pub fn start<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Result<Started, HelperError> {
+    let name = program.display().to_string();
+    match command(program, args).stdout(Stdio::piped()).spawn() {
+        Ok(child) => Ok(Started { name, child: Kept(Some(child)) }),
+        Err(source) => Err(HelperError::Run { program: name, source }),
+    }
+}
+
+impl Started {
+    /// Waits for the helper's end and takes at most `max_output` bytes of its output.
+    ///
+    /// # Errors
+    /// [`HelperError`]; a non-zero exit is not an error here.
+    pub async fn output(mut self, limit: Duration, max_output: u64) -> Result<Output, HelperError> {
+        match timeout(limit, finish(&mut self.child, max_output)).await {
+            Ok(result) => result.map_err(|source| HelperError::Run { program: self.name.clone(), source }),
+            Err(_elapsed) => Err(HelperError::TimedOut { program: self.name.clone(), limit }),
+        }
+    }
+}
+
+/// Starts `program` in a session of its own and lets it go.
+///
+/// Its first output byte says it is ready; waits for that at most `limit`.
+///
+/// # Errors
+/// [`HelperError`] if it cannot be started or says nothing in time.
+pub async fn detached<S: AsRef<OsStr>>(program: &Path, args: &[S], limit: Duration) -> Result<i32, HelperError> {
+    let name = program.display().to_string();
+    let failed = |source| HelperError::Run { program: name.clone(), source };
+    let mut child = command(program, args).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let pid = i32::try_from(child.id()).unwrap_or_default();
+    let mut stdout = receiver(&mut child).map_err(failed)?;
+    tokio::spawn(reap(child));
+    match timeout(limit, stdout.read_u8()).await {
+        Ok(Ok(_ready)) => Ok(pid),
+        Ok(Err(source)) => Err(failed(source)),
+        Err(_elapsed) => Err(HelperError::TimedOut { program: name, limit }),
+    }
+}
+
+#[allow(clippy::disallowed_methods)]
+fn command<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+fn receiver(child: &mut Child) -> io::Result<pipe::Receiver> {
+    let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    pipe::Receiver::from_owned_fd(stdout.into())
+}
+
+/// A child that does not outlive our interest in it, and leaves no zombie.
+#[derive(Debug)]
+struct Kept(Option<Child>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            // Not waited for yet, so the number is still its own.
+            drop(child.kill());
+            match Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn(reap(child))),
+                // Before or after the loop nothing waits for us.
+                Err(_) => drop(child.wait()),
+            }
+        }
+    }
+}
+
+/// Takes a child's status once it has ended, without blocking the loop until then.
+async fn reap(mut child: Child) {
+    if let Ok(process) = Process::open(i32::try_from(child.id()).unwrap_or_default()) {
+        drop(process.ended().await);
+    }
+    drop(child.wait());
+}
+
+async fn finish(kept: &mut Kept, max_output: u64) -> io::Result<Output> {
+    let child = kept.0.as_mut().ok_or(io::ErrorKind::NotFound)?;
+    let process = Process::open(i32::try_from(child.id()).unwrap_or_default())?;
+    let mut stdout = Vec::new();
+    let mut limited = receiver(child)?.take(max_output);
+    limited.read_to_end(&mut stdout).await?;
+    if limited.limit() == 0 {
+        // Whatever it still has to say would block it for ever.
+        process.signal(Signal::SIGKILL)?;
+    }
+    process.ended().await?;
+    let status = child.wait()?;
+    kept.0 = None;
+    Ok(Output { status, stdout })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn output_and_status_come_back() {
+        let done = start(Path::new("/bin/sh"), &["-c", "echo out; exit 3"])
+            .unwrap()
+            .output(Duration::from_secs(5), 100)
+            .await
+            .unwrap();
+        assert_eq!((done.stdout.as_slice(), done.status.code()), (b"out\n".as_slice(), Some(3)));
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_hangs_or_floods_is_ended() {
+        let hung = start(Path::new("/bin/sleep"), &["60"]).unwrap().output(Duration::from_millis(50), 10).await;
+        assert!(matches!(hung, Err(HelperError::TimedOut { .. })));
+        let flood =
+            start(Path::new("/bin/cat"), &["/dev/zero"]).unwrap().output(Duration::from_secs(5), 1000).await.unwrap();
+        assert_eq!(flood.stdout.len(), 1000);
+    }
+}

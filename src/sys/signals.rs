@@ -1,0 +1,28 @@
+//! Signals a supervisor takes and drops.
+//!
+//! craned asks for an orderly end over the socket only; a signal to its process
+//! group (Ctrl-C, a service stop) must not end a step. The signals get an empty
+//! handler instead of SIG_IGN, so that programs we start find them at their
+//! default again.
+
+use nix::sys::signal::SigSet;
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// The signals of the craned contract.
+const DROPPED: [i32; 9] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTSTP, SIGPIPE];
+
+/// Takes the signals craned's surroundings may send, and unblocks what was blocked.
+///
+/// # Errors
+/// The errno of sigaction(2) or pthread_sigmask(3).
+pub fn drop_foreign() -> io::Result<()> {
+    let seen = Arc::new(AtomicBool::new(false));
+    for signal in DROPPED {
+        signal_hook::flag::register(signal, Arc::clone(&seen))?;
+    }
+    SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
