@@ -4,3 +4,5 @@
 //! configurations (pure); `watch` learns a container's end.
 
 pub mod api;
+pub mod endpoint;
+pub mod labels;

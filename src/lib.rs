@@ -22,6 +22,8 @@ pub mod ids;
 pub mod layout;
 pub mod logs;
 pub mod outcome;
+pub mod spec;
+pub mod step;
 pub mod sys;
 pub mod telemetry;
 pub mod wire;

@@ -1,0 +1,21 @@
+//! The life of one step: a pure state machine under one loop.
+//!
+//! ```text
+//!          ┌─ stop before ExecuteStep ────────────────────────────────────────┐
+//!  Ready ──┴► Preparing ──► Running ──► Stopping ──► Collected ──► CleaningUp ─┴► Reporting ──► Done
+//!                 │            └────── own end ───────┘               ▲  │           ▲
+//!                 └─ a stage failed, or a stop ───────────────────────┘  └► Holding ─┘
+//! ```
+//!
+//! A container step waits in `Ready` for ExecuteStep; a pod step begins in
+//! `Preparing` and waits in `Running` (its pod is up) or `Holding` (it failed)
+//! for ShutdownSupervisor. `machine` decides, `driver` acts; everyone else only
+//! sends events.
+
+pub mod action;
+pub mod event;
+pub mod machine;
+pub mod patience;
+pub mod state;
+pub mod timers;
+

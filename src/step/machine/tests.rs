@@ -1,0 +1,197 @@
+//! The machine against a world that does anything in any order.
+
+use super::*;
+use crate::outcome::{End, FinalStatus, Verdict};
+use crate::step::patience::Patience;
+use proptest::prelude::*;
+
+fn failure() -> Failure {
+    Failure::new(323, "no")
+}
+
+fn run(role: Role, events: &[Event]) -> (Machine, Vec<Action>) {
+    let (mut machine, mut actions) = Machine::new(role, Patience::default());
+    for event in events {
+        actions.extend(machine.step(event.clone()));
+    }
+    (machine, actions)
+}
+
+fn started() -> Vec<Event> {
+    let stages = [Stage::User, Stage::Pod, Stage::Image, Stage::Create, Stage::Start];
+    std::iter::once(Event::Execute).chain(stages.map(Event::StageDone)).collect()
+}
+
+fn finals(actions: &[Action]) -> Vec<Verdict> {
+    let of = |action: &Action| match action {
+        Action::Report(Report::Final(verdict)) => Some(verdict.clone()),
+        _ => None,
+    };
+    actions.iter().filter_map(of).collect()
+}
+
+#[test]
+fn a_container_runs_ends_and_is_reported_once_after_the_clean_up() {
+    let mut events = started();
+    events.extend([Event::Ended(Outcome::Ended(End::Exited(7))), Event::Drained]);
+    let (_, before) = run(Role::Container, &events);
+    assert!(finals(&before).is_empty(), "reported before the clean-up");
+    events.extend([Event::CleanedUp, Event::Delivered]);
+    let (machine, actions) = run(Role::Container, &events);
+    assert_eq!(machine.state(), State::Done);
+    assert_eq!(finals(&actions), [Verdict { status: FinalStatus::Failed, exit_code: 7, reason: String::new() }]);
+}
+
+#[test]
+fn the_outcome_is_kept_before_anything_is_removed() {
+    let mut events = started();
+    events.extend([Event::Ended(Outcome::Ended(End::Exited(0))), Event::Drained]);
+    let (_, actions) = run(Role::Container, &events);
+    let at = |wanted: fn(&Action) -> bool| actions.iter().position(wanted).unwrap();
+    assert!(at(|a| matches!(a, Action::Keep(_))) < at(|a| *a == Action::Undo));
+}
+
+#[test]
+fn a_cancel_before_execution_is_reported_cancelled_with_zero() {
+    let (_, actions) = run(Role::Container, &[Event::Stop(Cause::Cancelled), Event::CleanedUp]);
+    assert_eq!(finals(&actions), [Verdict { status: FinalStatus::Cancelled, exit_code: 0, reason: String::new() }]);
+}
+
+#[test]
+fn a_silent_clean_up_before_execution_reports_nothing() {
+    let (machine, actions) = run(Role::Container, &[Event::Stop(Cause::JobEnd), Event::CleanedUp]);
+    assert_eq!(machine.state(), State::Done);
+    assert!(finals(&actions).is_empty());
+}
+
+#[test]
+fn a_pod_that_failed_is_told_at_once_and_again_at_the_jobs_end() {
+    let (machine, actions) =
+        run(Role::Pod, &[Event::StageDone(Stage::User), Event::StageFailed(Stage::Pod, failure()), Event::CleanedUp]);
+    assert_eq!(machine.state(), State::Holding);
+    assert!(actions.iter().any(|a| matches!(a, Action::Report(Report::PodFailed(_)))));
+    let (_, actions) = run(
+        Role::Pod,
+        &[Event::StageDone(Stage::User), Event::StageFailed(Stage::Pod, failure()), Event::CleanedUp, Event::Shutdown],
+    );
+    assert_eq!(finals(&actions), [Verdict { status: FinalStatus::Failed, exit_code: 323, reason: "no".into() }]);
+}
+
+#[test]
+fn a_pod_whose_teardown_is_slow_is_handed_over_and_reported() {
+    let (_, actions) = run(
+        Role::Pod,
+        &[Event::StageDone(Stage::User), Event::StageDone(Stage::Pod), Event::Shutdown, Event::OutOfPatience],
+    );
+    assert!(actions.contains(&Action::HandOver));
+    assert_eq!(finals(&actions).len(), 1);
+}
+
+#[test]
+fn a_cancel_while_pulling_acts_at_once() {
+    let pulling =
+        [Event::Execute, Event::StageDone(Stage::User), Event::StageDone(Stage::Pod), Event::Stop(Cause::Cancelled)];
+    let (machine, actions) = run(Role::Container, &pulling);
+    assert!(actions.contains(&Action::Abandon));
+    assert_eq!(machine.state(), State::CleaningUp);
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let stage = prop::sample::select(vec![Stage::User, Stage::Pod, Stage::Image, Stage::Create, Stage::Start]);
+    let cause = prop::sample::select(vec![
+        Cause::Cancelled,
+        Cause::TimeLimit,
+        Cause::Deadline,
+        Cause::FrontendGone,
+        Cause::JobEnd,
+    ]);
+    let outcome = prop::sample::select(vec![
+        Outcome::Ended(End::Exited(0)),
+        Outcome::Ended(End::Signalled(9)),
+        Outcome::OutOfMemory(End::Signalled(9)),
+        Outcome::Lost { reason: "gone".into() },
+    ]);
+    prop_oneof![
+        Just(Event::Execute),
+        cause.prop_map(Event::Stop),
+        Just(Event::Shutdown),
+        stage.clone().prop_map(Event::StageDone),
+        stage.prop_map(|stage| Event::StageFailed(stage, failure())),
+        outcome.prop_map(Event::Ended),
+        Just(Event::Drained),
+        Just(Event::CleanedUp),
+        Just(Event::OutOfPatience),
+        Just(Event::Delivered),
+    ]
+}
+
+/// What an honest world answers when nothing else happens any more.
+fn settle(machine: &mut Machine, actions: &mut Vec<Action>) {
+    for _ in 0..40 {
+        let event = match machine.state() {
+            State::Ready | State::Running | State::Holding => Event::Shutdown,
+            State::Preparing { stage, .. } => Event::StageDone(stage),
+            State::Stopping { .. } => Event::Ended(Outcome::Ended(End::Signalled(15))),
+            State::Collected => Event::Drained,
+            State::CleaningUp => Event::CleanedUp,
+            State::Reporting => Event::Delivered,
+            State::Done => return,
+        };
+        actions.extend(machine.step(event));
+    }
+}
+
+fn check(role: Role, events: Vec<Event>) -> Result<(), TestCaseError> {
+    let (mut machine, mut actions) = Machine::new(role, Patience::default());
+    for event in events {
+        actions.extend(machine.step(event));
+    }
+    settle(&mut machine, &mut actions);
+    prop_assert_eq!(machine.state(), State::Done);
+
+    let exits = actions.iter().filter(|a| **a == Action::Exit).count();
+    prop_assert_eq!(exits, 1);
+    let executed_or_cancelled = !matches!(machine.outcome(), Some(Outcome::NeverExecuted { cause: Cause::JobEnd }));
+    prop_assert_eq!(finals(&actions).len(), usize::from(executed_or_cancelled));
+
+    let position = |wanted: &dyn Fn(&Action) -> bool| actions.iter().position(wanted);
+    for (effect, record) in
+        [(Action::Begin(Stage::Create), Acquisition::Container), (Action::Begin(Stage::Pod), Acquisition::Pod)]
+    {
+        let effect_at = position(&|a| *a == effect);
+        if role == Role::Container && record == Acquisition::Pod {
+            continue;
+        }
+        if let Some(effect_at) = effect_at {
+            let recorded = position(&|a| *a == Action::Record(record));
+            prop_assert!(recorded.is_some_and(|at| at < effect_at), "{:?} before it was written down", record);
+            let undone = actions[effect_at..].iter().any(|a| matches!(a, Action::Undo | Action::HandOver));
+            prop_assert!(undone, "{:?} never undone", record);
+        }
+    }
+    let kept = position(&|a| matches!(a, Action::Keep(_)));
+    let undone = position(&|a| matches!(a, Action::Undo | Action::HandOver));
+    prop_assert!(kept < undone, "removed before the outcome was kept");
+    let last_undo = actions.iter().rposition(|a| matches!(a, Action::Undo | Action::HandOver));
+    let final_at = position(&|a| matches!(a, Action::Report(Report::Final(_))));
+    prop_assert!(final_at.is_none_or(|at| last_undo < Some(at)), "reported before the clean-up");
+    Ok(())
+}
+
+/// How many sequences of events are tried; `scripts/test --long` tries more.
+fn cases() -> u32 {
+    if std::env::var("CRANE_TEST_SIZE").is_ok_and(|size| size == "long") { 1_000_000 } else { 50_000 }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
+    #[test]
+    fn any_sequence_for_a_container_step_ends_well(events in prop::collection::vec(any_event(), 0..25)) {
+        check(Role::Container, events)?;
+    }
+
+    #[test]
+    fn any_sequence_for_a_pod_step_ends_well(events in prop::collection::vec(any_event(), 0..25)) {
+        check(Role::Pod, events)?;
+    }
+}

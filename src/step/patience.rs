@@ -1,0 +1,36 @@
+//! How long a step waits for each thing, in one place.
+
+use std::time::Duration;
+
+/// How long each wait of a step may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Between TERM and KILL.
+    pub grace: Duration,
+    /// A create or start under way when a stop comes.
+    pub settle: Duration,
+    /// After the grace, before we kill without the runtime.
+    pub overdue: Duration,
+    /// After that kill, before the end counts as unknown.
+    pub killed: Duration,
+    /// Copying the output to its end; the copy has a limit of its own just below.
+    pub drain: Duration,
+    /// Undoing, before a reaper takes over.
+    pub cleanup: Duration,
+    /// From the job's end to our report: craned kills at 2 s.
+    pub job_end: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(10),
+            settle: Duration::from_secs(5),
+            overdue: Duration::from_secs(3),
+            killed: Duration::from_secs(5),
+            drain: Duration::from_secs(31),
+            cleanup: Duration::from_secs(30),
+            job_end: Duration::from_millis(1200),
+        }
+    }
+}
