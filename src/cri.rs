@@ -4,5 +4,12 @@
 //! configurations (pure); `watch` learns a container's end.
 
 pub mod api;
+pub mod client;
+pub mod container;
 pub mod endpoint;
+pub mod error;
 pub mod labels;
+pub mod sandbox;
+pub mod start;
+pub mod watch;
+pub mod witness;

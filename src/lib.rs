@@ -16,8 +16,10 @@
 //! evidence before removal; one writer; hints are not facts; unknown is a value;
 //! the user's paths are opened as the user.
 
+pub mod channel;
 pub mod cri;
 pub mod exit_code;
+pub mod identity;
 pub mod ids;
 pub mod layout;
 pub mod logs;

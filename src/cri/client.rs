@@ -1,0 +1,369 @@
+//! The CRI calls we make, each with a limit of its own.
+//!
+//! Knows the wire and time, and nothing of steps. Connections are made on
+//! demand and remade by themselves after the runtime restarts.
+
+use crate::channel;
+use crate::cri::api::image_service_client::ImageServiceClient;
+use crate::cri::api::runtime_service_client::RuntimeServiceClient;
+use crate::cri::api::{
+    AuthConfig, CgroupDriver, Container, ContainerConfig, ContainerFilter, ContainerStatusRequest,
+    ContainerStatusResponse, CreateContainerRequest, Image, ImageSpec, ImageStatusRequest, ListContainersRequest,
+    ListPodSandboxRequest, PodSandbox, PodSandboxFilter, PodSandboxState, PodSandboxStatusRequest, PullImageRequest,
+    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, RuntimeCondition, RuntimeConfigRequest,
+    StartContainerRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest, VersionResponse,
+};
+use crate::cri::endpoint::Endpoint;
+use crate::cri::error::{Class, CriError};
+use crate::cri::sandbox::Config;
+use crate::spec::Secret;
+use std::collections::HashMap;
+use std::future::Future;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+/// A verbose status repeats the whole environment, escaped.
+const ANSWER_MAX: usize = 64 << 20;
+
+/// How long each kind of call may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Calls that only look.
+    pub look: Duration,
+    /// RunPodSandbox: CNI plugins may take minutes (kubelet allows 4).
+    pub run_pod: Duration,
+    /// CreateContainer, StartContainer.
+    pub start: Duration,
+    /// Removing things, beyond any grace asked for.
+    pub remove: Duration,
+    /// A runtime that is away (restarting, upgraded) before anything was asked of it.
+    pub away: Duration,
+    /// PullImage; `None` is no limit.
+    pub pull: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            look: Duration::from_secs(10),
+            run_pod: Duration::from_secs(240),
+            start: Duration::from_secs(120),
+            remove: Duration::from_secs(60),
+            away: Duration::from_secs(30),
+            pull: None,
+        }
+    }
+}
+
+/// What a runtime says of a sandbox.
+#[derive(Debug)]
+pub struct PodState {
+    /// Whether containers can be created in it.
+    pub ready: bool,
+    /// Of its name.
+    pub namespace: String,
+    /// All of them.
+    pub labels: HashMap<String, String>,
+}
+
+/// How much ContainerStatus is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// State, code and reason.
+    Brief,
+    /// The runtime's own information too, some of it long.
+    WithPid,
+}
+
+/// A runtime, and the image service beside it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
+    /// The limits in force.
+    pub limits: Limits,
+}
+
+impl Client {
+    /// A client that connects at its first call.
+    pub fn new(runtime: &Endpoint, images: &Endpoint, limits: Limits) -> Self {
+        let runtime_channel = channel::to_socket(runtime.path());
+        let image_channel = if images == runtime { runtime_channel.clone() } else { channel::to_socket(images.path()) };
+        Self {
+            runtime: RuntimeServiceClient::new(runtime_channel).max_decoding_message_size(ANSWER_MAX),
+            images: ImageServiceClient::new(image_channel).max_decoding_message_size(ANSWER_MAX),
+            limits,
+        }
+    }
+
+    /// Makes a call that changes nothing, again and again while the runtime is away.
+    ///
+    /// # Errors
+    /// The call's own, or its last one when the runtime does not come back in time.
+    pub async fn when_there<T, F>(&self, make: impl Fn() -> F) -> Result<T, CriError>
+    where
+        F: Future<Output = Result<T, CriError>>,
+    {
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match make().await {
+                Err(error) if error.class() == Class::Unsure && begun.elapsed() < self.limits.away => {
+                    tracing::debug!(%error, "waiting for the runtime");
+                }
+                result => return result,
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// The runtime's name and version.
+    pub async fn version(&self) -> Result<VersionResponse, CriError> {
+        let mut client = self.runtime.clone();
+        let request = VersionRequest { version: "v1".to_owned() };
+        call("Version", Some(self.limits.look), request, |r| async move { client.version(r).await }).await
+    }
+
+    /// The runtime's conditions (RuntimeReady, NetworkReady).
+    pub async fn conditions(&self) -> Result<Vec<RuntimeCondition>, CriError> {
+        let mut client = self.runtime.clone();
+        let request = StatusRequest { verbose: false };
+        let answer = call("Status", Some(self.limits.look), request, |r| async move { client.status(r).await }).await?;
+        Ok(answer.status.unwrap_or_default().conditions)
+    }
+
+    /// Whether the runtime names cgroups for systemd.
+    pub async fn uses_systemd_cgroups(&self) -> Result<bool, CriError> {
+        let mut client = self.runtime.clone();
+        let answer = call("RuntimeConfig", Some(self.limits.look), RuntimeConfigRequest {}, |r| async move {
+            client.runtime_config(r).await
+        })
+        .await?;
+        Ok(answer.linux.is_some_and(|linux| linux.cgroup_driver() == CgroupDriver::Systemd))
+    }
+
+    /// Creates and starts a sandbox; returns its id.
+    pub async fn run_pod(&self, config: &Config) -> Result<String, CriError> {
+        let mut client = self.runtime.clone();
+        let request = RunPodSandboxRequest { config: Some(config.0.clone()), runtime_handler: String::new() };
+        let answer =
+            call(
+                "RunPodSandbox",
+                Some(self.limits.run_pod),
+                request,
+                |r| async move { client.run_pod_sandbox(r).await },
+            )
+            .await?;
+        present("RunPodSandbox", "pod_sandbox_id", answer.pod_sandbox_id)
+    }
+
+    /// Sandboxes that carry all of `labels`, in any state.
+    pub async fn list_pods(&self, labels: &HashMap<String, String>) -> Result<Vec<PodSandbox>, CriError> {
+        let mut client = self.runtime.clone();
+        let filter = PodSandboxFilter { label_selector: labels.clone(), ..PodSandboxFilter::default() };
+        let request = ListPodSandboxRequest { filter: Some(filter) };
+        let answer =
+            call(
+                "ListPodSandbox",
+                Some(self.limits.look),
+                request,
+                |r| async move { client.list_pod_sandbox(r).await },
+            )
+            .await?;
+        Ok(answer.items)
+    }
+
+    /// The one sandbox with these labels that is ready; `None` for none or several.
+    pub async fn ready_pod(&self, labels: &HashMap<String, String>) -> Result<Option<String>, CriError> {
+        let found = self.list_pods(labels).await?;
+        let mut ready = found.into_iter().filter(|pod| pod.state() == PodSandboxState::SandboxReady);
+        let first = ready.next();
+        Ok(first.filter(|_| ready.next().is_none()).map(|pod| pod.id))
+    }
+
+    /// The state of one sandbox.
+    pub async fn pod_status(&self, id: &str) -> Result<PodState, CriError> {
+        let mut client = self.runtime.clone();
+        let request = PodSandboxStatusRequest { pod_sandbox_id: id.to_owned() };
+        let answer =
+            call(
+                "PodSandboxStatus",
+                Some(self.limits.look),
+                request,
+                |r| async move { client.pod_sandbox_status(r).await },
+            )
+            .await?;
+        let status = answer.status.ok_or(CriError::Malformed { call: "PodSandboxStatus", missing: "status" })?;
+        let ready = status.state() == PodSandboxState::SandboxReady;
+        Ok(PodState { ready, namespace: status.metadata.unwrap_or_default().namespace, labels: status.labels })
+    }
+
+    /// Ends a sandbox's processes and network.
+    pub async fn stop_pod(&self, id: &str) -> Result<(), CriError> {
+        let mut client = self.runtime.clone();
+        let request = StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        call("StopPodSandbox", Some(self.limits.remove), request, |r| async move { client.stop_pod_sandbox(r).await })
+            .await
+            .map(drop)
+    }
+
+    /// Forgets a sandbox.
+    pub async fn remove_pod(&self, id: &str) -> Result<(), CriError> {
+        let mut client = self.runtime.clone();
+        let request = RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        call(
+            "RemovePodSandbox",
+            Some(self.limits.remove),
+            request,
+            |r| async move { client.remove_pod_sandbox(r).await },
+        )
+        .await
+        .map(drop)
+    }
+
+    /// Creates a container in `pod`; returns its id. `pod_config` must be the pod's own.
+    pub async fn create(&self, pod: &str, config: ContainerConfig, pod_config: &Config) -> Result<String, CriError> {
+        let mut client = self.runtime.clone();
+        let request = CreateContainerRequest {
+            pod_sandbox_id: pod.to_owned(),
+            config: Some(config),
+            sandbox_config: Some(pod_config.0.clone()),
+        };
+        let answer =
+            call(
+                "CreateContainer",
+                Some(self.limits.start),
+                request,
+                |r| async move { client.create_container(r).await },
+            )
+            .await?;
+        present("CreateContainer", "container_id", answer.container_id)
+    }
+
+    /// Starts a created container.
+    pub async fn start(&self, id: &str) -> Result<(), CriError> {
+        let mut client = self.runtime.clone();
+        let request = StartContainerRequest { container_id: id.to_owned() };
+        call("StartContainer", Some(self.limits.start), request, |r| async move { client.start_container(r).await })
+            .await
+            .map(drop)
+    }
+
+    /// TERM, `grace`, KILL. The call's own limit is longer than the grace.
+    pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), CriError> {
+        let mut client = self.runtime.clone();
+        let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
+        let request = StopContainerRequest { container_id: id.to_owned(), timeout };
+        let limit = grace.saturating_add(self.limits.look);
+        call("StopContainer", Some(limit), request, |r| async move { client.stop_container(r).await }).await.map(drop)
+    }
+
+    /// Forgets a container.
+    pub async fn remove(&self, id: &str) -> Result<(), CriError> {
+        let mut client = self.runtime.clone();
+        let request = RemoveContainerRequest { container_id: id.to_owned() };
+        call("RemoveContainer", Some(self.limits.remove), request, |r| async move { client.remove_container(r).await })
+            .await
+            .map(drop)
+    }
+
+    /// Containers that carry all of `labels`, in any state.
+    pub async fn list(&self, labels: &HashMap<String, String>) -> Result<Vec<Container>, CriError> {
+        let mut client = self.runtime.clone();
+        let filter = ContainerFilter { label_selector: labels.clone(), ..ContainerFilter::default() };
+        let request = ListContainersRequest { filter: Some(filter) };
+        let answer =
+            call("ListContainers", Some(self.limits.look), request, |r| async move { client.list_containers(r).await })
+                .await?;
+        Ok(answer.containers)
+    }
+
+    /// The state of one container; with its pid in `info` if asked for in detail.
+    pub async fn status(&self, id: &str, detail: Detail) -> Result<ContainerStatusResponse, CriError> {
+        let mut client = self.runtime.clone();
+        let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: detail == Detail::WithPid };
+        call("ContainerStatus", Some(self.limits.look), request, |r| async move { client.container_status(r).await })
+            .await
+    }
+
+    /// The image `reference` means here, if it is present.
+    pub async fn image(&self, reference: &str) -> Result<Option<Image>, CriError> {
+        let mut client = self.images.clone();
+        let request = ImageStatusRequest { image: Some(spec(reference)) };
+        let answer =
+            call("ImageStatus", Some(self.limits.look), request, |r| async move { client.image_status(r).await })
+                .await?;
+        Ok(answer.image)
+    }
+
+    /// Pulls an image; returns the runtime's reference to it.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        credentials: Option<&(String, Secret)>,
+        pod: &Config,
+        limit: Option<Duration>,
+    ) -> Result<String, CriError> {
+        let mut client = self.images.clone();
+        let auth = credentials.map(|(username, password)| auth(username, password));
+        let request = PullImageRequest { image: Some(spec(reference)), auth, sandbox_config: Some(pod.0.clone()) };
+        let answer = call("PullImage", limit, request, |r| async move { client.pull_image(r).await }).await?;
+        present("PullImage", "image_ref", answer.image_ref)
+    }
+}
+
+/// Credentials as CRI takes them. The server's address stays empty: craned sends
+/// host:port, which runtimes refuse or take for another host.
+fn auth(username: &str, password: &Secret) -> AuthConfig {
+    AuthConfig { username: username.to_owned(), password: password.reveal().to_owned() }
+}
+
+fn spec(reference: &str) -> ImageSpec {
+    ImageSpec { image: reference.to_owned(), ..ImageSpec::default() }
+}
+
+/// An empty id in a good answer is an error too.
+fn present(call: &'static str, missing: &'static str, id: String) -> Result<String, CriError> {
+    if id.is_empty() { Err(CriError::Malformed { call, missing }) } else { Ok(id) }
+}
+
+/// Makes one call within its limit and logs its time.
+async fn call<Q, A, F>(
+    name: &'static str,
+    limit: Option<Duration>,
+    message: Q,
+    send: impl FnOnce(Request<Q>) -> F,
+) -> Result<A, CriError>
+where
+    F: Future<Output = Result<Response<A>, Status>>,
+{
+    let mut request = Request::new(message);
+    let begun = Instant::now();
+    let answer = match limit {
+        None => send(request).await,
+        Some(limit) => {
+            // The runtime gets our limit too, and gives up when we do.
+            request.set_timeout(limit);
+            match tokio::time::timeout(limit, send(request)).await {
+                Ok(answer) => answer,
+                Err(_elapsed) => Err(Status::deadline_exceeded("")),
+            }
+        }
+    };
+    let result = match (answer, limit) {
+        (Ok(answer), _) => Ok(answer.into_inner()),
+        (Err(status), Some(limit)) if begun.elapsed() >= limit && status.message().is_empty() => {
+            Err(CriError::TimedOut { call: name, limit })
+        }
+        (Err(status), _) => Err(CriError::of(name, &status)),
+    };
+    let ms = begun.elapsed().as_millis();
+    match &result {
+        Ok(_) => tracing::debug!(call = name, ms, "CRI call"),
+        Err(error) => tracing::debug!(call = name, ms, %error, "CRI call failed"),
+    }
+    result
+}

@@ -1,0 +1,134 @@
+//! What a failed CRI call means for us.
+//!
+//! The class decides what happens next; the text is only for people. One
+//! exception: containerd before 2.0 reports a taken name as UNKNOWN, so that
+//! class alone is also read from its wording.
+
+use std::time::Duration;
+use tonic::{Code, Status};
+
+/// What to do about a failed call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The object is not there (any more).
+    Gone,
+    /// The runtime is away, restarting or slow; what was asked may have been done.
+    Unsure,
+    /// The name is taken: by an earlier attempt of ours, most likely.
+    NameTaken,
+    /// The runtime does not have this call.
+    Unimplemented,
+    /// Asking again gives the same answer.
+    Permanent,
+}
+
+/// A CRI call that did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum CriError {
+    /// The runtime answered with an error, or the connection broke.
+    #[error("{call}: {message}")]
+    Refused {
+        /// The CRI method.
+        call: &'static str,
+        /// gRPC's code.
+        code: Code,
+        /// The runtime's first line.
+        message: String,
+    },
+    /// No answer in time.
+    #[error("{call}: no answer from the runtime within {limit:?}")]
+    TimedOut {
+        /// The CRI method.
+        call: &'static str,
+        /// How long it had.
+        limit: Duration,
+    },
+    /// The answer lacks what the protocol promises.
+    #[error("{call}: the runtime's answer has no {missing}")]
+    Malformed {
+        /// The CRI method.
+        call: &'static str,
+        /// The missing field.
+        missing: &'static str,
+    },
+}
+
+impl CriError {
+    /// Wraps a gRPC status.
+    pub fn of(call: &'static str, status: &Status) -> Self {
+        let message = status.message().lines().next().unwrap_or_default();
+        let message = match message.char_indices().nth(1024) {
+            Some((cut, _)) => &message[..cut],
+            None if message.is_empty() => status.code().description(),
+            None => message,
+        };
+        let source = std::error::Error::source(status).map(root_of).filter(|cause| !message.contains(cause.as_str()));
+        let message = match source {
+            Some(cause) => format!("{message}: {cause}"),
+            None => message.to_owned(),
+        };
+        Self::Refused { call, code: status.code(), message }
+    }
+
+    /// What to do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::TimedOut { .. } => Class::Unsure,
+            Self::Malformed { .. } => Class::Permanent,
+            Self::Refused { code, message, .. } => match code {
+                Code::NotFound => Class::Gone,
+                Code::Unavailable
+                | Code::DeadlineExceeded
+                | Code::Cancelled
+                | Code::Aborted
+                | Code::ResourceExhausted => Class::Unsure,
+                Code::AlreadyExists => Class::NameTaken,
+                Code::Unimplemented => Class::Unimplemented,
+                Code::Unknown | Code::FailedPrecondition if message.contains("is reserved for") => Class::NameTaken,
+                _ => Class::Permanent,
+            },
+        }
+    }
+}
+
+impl CriError {
+    /// Whether the container's program is missing or cannot be executed.
+    ///
+    /// Runtimes have no code for it; CRI-O already says so at CreateContainer.
+    /// Only craned's exit code hangs on this, no decision.
+    pub fn names_missing_program(&self) -> bool {
+        let Self::Refused { message, .. } = self else { return false };
+        let why = ["no such file or directory", "executable file not found", "permission denied"];
+        message.contains("exec: ") && why.iter().any(|why| message.contains(why))
+    }
+}
+
+/// The innermost cause says what happened; the layers above only that something did.
+fn root_of(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut root = error;
+    while let Some(deeper) = root.source() {
+        root = deeper;
+    }
+    root.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_name_is_seen_on_every_containerd() {
+        for code in [Code::Unknown, Code::FailedPrecondition] {
+            let status = Status::new(code, r#"failed to reserve container name "job-1-1": name is reserved for "abc""#);
+            assert_eq!(CriError::of("CreateContainer", &status).class(), Class::NameTaken);
+        }
+        let other = Status::new(Code::Unknown, "no such image");
+        assert_eq!(CriError::of("CreateContainer", &other).class(), Class::Permanent);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_to_its_first_line() {
+        let status = Status::new(Code::Internal, format!("{}\nsecond", "é".repeat(5000)));
+        assert!(CriError::of("X", &status).to_string().chars().count() < 1100);
+    }
+}

@@ -1,0 +1,153 @@
+//! Learning a container's end.
+//!
+//! The end of the init we hold is a hint; ContainerStatus is asked then, and
+//! slowly in between. No event stream is needed.
+
+use crate::cri::api::{ContainerState, ContainerStatusResponse};
+use crate::cri::client::{Client, Detail};
+use crate::cri::error::Class;
+use crate::cri::start::{Held, certainty, end, hold, pid_of, state};
+use crate::cri::witness::{Certainty, RuntimeWord, judge};
+use crate::outcome::Outcome;
+use crate::sys::ticks::Ticks;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// How often the runtime is asked although nothing hints at an end.
+const SLOW: Duration = Duration::from_secs(180);
+/// The same without a process to hold.
+const BLIND: Duration = Duration::from_secs(1);
+/// First and longest wait between two questions once the process has ended.
+const EAGER: (Duration, Duration) = (Duration::from_millis(3), Duration::from_secs(1));
+/// What a healthy runtime needs at most to notice an end; asked at full speed so long.
+const HEALTHY: Duration = Duration::from_millis(500);
+/// How long the runtime may take to notice an end the kernel has told us.
+const RUNTIME_WORD_LIMIT: Duration = Duration::from_secs(30);
+
+/// Waits for the container's end and says how it ended.
+pub async fn until_end(client: &Client, held: &Held) -> Outcome {
+    let watcher = Watcher { client, held, turns: Ticks::every(SLOW) };
+    // What was seen while it started may not be its init; what the runtime names is.
+    watcher.correct().await;
+    loop {
+        watcher.hint().await;
+        if let Some(outcome) = watcher.ask().await {
+            return outcome;
+        }
+    }
+}
+
+struct Watcher<'a> {
+    client: &'a Client,
+    held: &'a Held,
+    /// When to ask although nothing hints at an end.
+    turns: Ticks,
+}
+
+/// What one answer of the runtime means.
+enum Answer {
+    Ended(RuntimeWord),
+    Runs,
+    Away,
+}
+
+impl Watcher<'_> {
+    /// Waits for something that makes asking worthwhile.
+    async fn hint(&self) {
+        let Some((process, _)) = self.held.init() else {
+            sleep(BLIND).await;
+            return;
+        };
+        tokio::select! {
+            result = process.ended() => {
+                if let Err(error) = result {
+                    tracing::warn!(%error, pid = process.pid, "cannot watch the container's init; asking the runtime instead");
+                    sleep(BLIND).await;
+                }
+            }
+            () = self.turns.tick() => {}
+        }
+    }
+
+    /// Asks until the runtime knows what the kernel already told; `None`: it still runs.
+    async fn ask(&self) -> Option<Outcome> {
+        let begun = Instant::now();
+        let mut pause = EAGER.0;
+        loop {
+            let runs = match self.look().await {
+                Ok(Answer::Ended(word)) => return Some(judge(end(self.held), Some(&word))),
+                Ok(Answer::Runs) if self.corrected().await => return None,
+                Ok(Answer::Runs) => true,
+                // Its end will wake us, whenever the runtime is back.
+                Ok(Answer::Away) if self.held.init().is_some() && !self.has_ended() => return None,
+                Ok(Answer::Away) => false,
+                Err(Gone) => return Some(judge(end(self.held), None)),
+            };
+            if begun.elapsed() > RUNTIME_WORD_LIMIT {
+                match end(self.held) {
+                    Some(known @ (_, Certainty::Named)) => {
+                        tracing::warn!("the runtime does not know of the container's end; the kernel's word counts");
+                        return Some(judge(Some(known), None));
+                    }
+                    // An old kernel, and a runtime that will not notice: nobody can tell.
+                    None if runs && self.has_ended() => return Some(judge(None, None)),
+                    _ => {}
+                }
+            }
+            sleep(pause).await;
+            pause = if begun.elapsed() < HEALTHY { pause } else { (pause * 2).min(EAGER.1) };
+        }
+    }
+
+    async fn look(&self) -> Result<Answer, Gone> {
+        match self.client.status(&self.held.id, Detail::Brief).await {
+            Ok(status) => Ok(match (state(&status), word(status)) {
+                (ContainerState::ContainerExited, Some(word)) => Answer::Ended(word),
+                _ => Answer::Runs,
+            }),
+            Err(error) if error.class() == Class::Gone => Err(Gone),
+            Err(error) => {
+                tracing::debug!(%error, "cannot ask the runtime for the container's end yet");
+                Ok(Answer::Away)
+            }
+        }
+    }
+
+    /// The container runs: is it right that we wait on, with a better process
+    /// to hold where ours cannot be its init?
+    async fn corrected(&self) -> bool {
+        match self.held.init() {
+            Some((process, Certainty::Named)) => !process.has_ended(),
+            Some((process, Certainty::Seen)) if !process.has_ended() => true,
+            Some(_) | None => self.correct().await,
+        }
+    }
+
+    /// Holds the process the runtime names; tells whether it may still run.
+    async fn correct(&self) -> bool {
+        let status = self.client.status(&self.held.id, Detail::WithPid).await;
+        let held = self.held.init();
+        let Some(named) = status.ok().as_ref().and_then(pid_of) else { return held.is_none() };
+        let init = match held {
+            Some((process, _)) if process.pid == named => Some((process, certainty(&self.held.id, named))),
+            held => hold(&self.held.id, named).or(held),
+        };
+        // The runtime may not have noticed the end of the one it names.
+        let runs = init.as_ref().is_none_or(|(process, _)| !process.has_ended());
+        self.held.replace(init);
+        runs
+    }
+
+    /// Whether the process is gone, also on kernels that cannot say how it ended.
+    fn has_ended(&self) -> bool {
+        self.held.init().is_some_and(|(process, _)| process.has_ended())
+    }
+}
+
+/// The runtime does not know the container any more.
+struct Gone;
+
+fn word(status: ContainerStatusResponse) -> Option<RuntimeWord> {
+    let status = status.status?;
+    Some(RuntimeWord { exit_code: status.exit_code, reason: status.reason, message: status.message })
+}

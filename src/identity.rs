@@ -1,0 +1,4 @@
+//! Who a job runs as.
+
+pub mod look_up;
+pub mod user;

@@ -1,0 +1,20 @@
+//! A user as a container needs one.
+
+use serde::{Deserialize, Serialize};
+
+/// A user and their groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Primary group of the job.
+    pub gid: u32,
+    /// Supplementary groups, without the primary one, sorted.
+    pub groups: Vec<u32>,
+    /// Home directory.
+    pub home: String,
+    /// Login shell.
+    pub shell: String,
+}
