@@ -17,13 +17,17 @@
 //! the user's paths are opened as the user.
 
 pub mod channel;
+pub mod cleanup;
+pub mod control;
 pub mod cri;
 pub mod exit_code;
+pub mod handshake;
 pub mod identity;
 pub mod ids;
 pub mod layout;
 pub mod logs;
 pub mod outcome;
+pub mod report;
 pub mod spec;
 pub mod step;
 pub mod sys;

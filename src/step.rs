@@ -13,9 +13,15 @@
 //! sends events.
 
 pub mod action;
+pub mod driver;
 pub mod event;
 pub mod machine;
+pub mod parts;
 pub mod patience;
 pub mod state;
 pub mod timers;
 
+mod pod_record;
+mod slot;
+mod stages;
+mod underway;

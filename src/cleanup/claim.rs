@@ -1,0 +1,297 @@
+//! Owning a step: its directory, its lock, its journal.
+//!
+//! The lock is held while a supervisor or reaper lives and says so; a pid could
+//! be anybody's. The directory is there exactly as long as something is owed.
+
+use crate::cleanup::entry::{Header, VERSION};
+use crate::cleanup::journal::{Journal, JournalError};
+use crate::cleanup::reaper;
+use crate::ids::StepId;
+use crate::layout::{StepDir, TempDir};
+use crate::sys::pidfd::Process;
+use crate::sys::{files, process};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a killed reaper may take to let go.
+const REAPER_END_LIMIT: Duration = Duration::from_secs(1);
+
+/// A step could not be claimed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// Another process owns it.
+    #[error("step {id} is already supervised on this node (lock {path} is held)")]
+    Held {
+        /// The step.
+        id: StepId,
+        /// Its lock.
+        path: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("cannot {verb} {path}: {source}")]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The journal could not be begun.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+fn io_error<'a>(verb: &'static str, path: &'a Path) -> impl Fn(io::Error) -> ClaimError + use<'a> {
+    move |source| ClaimError::Io { verb, path: path.to_owned(), source }
+}
+
+/// A claimed step.
+#[derive(Debug)]
+pub struct Claim {
+    dir: StepDir,
+    lock: Option<Flock<File>>,
+    /// What must be undone.
+    pub journal: Journal,
+}
+
+impl Claim {
+    /// Makes the step's directory, takes its lock and begins its journal.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn take(temp: &TempDir, id: StepId, runtime: &Path, log: &Path) -> Result<Self, ClaimError> {
+        let dir = temp.step(id);
+        let lock = take_lock(&dir, id)?;
+        let header = Header {
+            version: VERSION,
+            job: id.job,
+            step: id.step,
+            boot: boot_id(),
+            runtime: runtime.to_owned(),
+            log: log.to_owned(),
+        };
+        // What an earlier owner still owed becomes ours: it is undone with the rest.
+        if let Some(journal) = Journal::resume(&dir.journal(), &header) {
+            return Ok(Self { dir, lock: Some(lock), journal });
+        }
+        match Journal::create(&dir.journal(), &header) {
+            Ok(journal) => Ok(Self { dir, lock: Some(lock), journal }),
+            Err(error) => {
+                remove_dir(&dir)?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The step's directory.
+    pub fn dir(&self) -> &StepDir {
+        &self.dir
+    }
+
+    /// Lets a reaper have the lock; what is left of the directory is its affair.
+    pub fn hand_over(&mut self) {
+        self.lock = None;
+    }
+
+    /// Nothing is owed any more: the directory goes, and the job's if it is empty.
+    ///
+    /// # Errors
+    /// The first removal that failed, other than because others still use the job's directory.
+    pub fn finish(mut self) -> Result<(), ClaimError> {
+        if self.lock.is_none() {
+            return Ok(());
+        }
+        let result = remove_dir(&self.dir);
+        self.lock = None;
+        result
+    }
+}
+
+/// Removes a step's directory, and its parents up to the job's where they are empty.
+///
+/// # Errors
+/// The first removal that failed.
+pub fn remove_dir(dir: &StepDir) -> Result<(), ClaimError> {
+    // The lock last: whoever gets it meanwhile finds the name gone and starts over.
+    for file in [files::temporary(&dir.outbox()), dir.outbox(), dir.journal(), dir.lock()] {
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("remove", &file)(error));
+            }
+            _ => {}
+        }
+    }
+    fs::remove_dir(dir.path()).map_err(io_error("remove", dir.path()))?;
+    for parent in dir.path().ancestors().skip(1).take(2) {
+        match fs::remove_dir(parent) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+                return Err(io_error("remove", parent)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Locks a step, against its own reaper too: that one's work is ours now.
+fn take_lock(dir: &StepDir, id: StepId) -> Result<Flock<File>, ClaimError> {
+    let until = Instant::now() + REAPER_END_LIMIT;
+    loop {
+        make_dir(dir.path()).map_err(io_error("create", dir.path()))?;
+        match lock(dir)? {
+            Lock::Taken(lock) => return Ok(lock),
+            Lock::Held if Instant::now() < until && end_reaper(dir) => {}
+            Lock::Held => return Err(ClaimError::Held { id, path: dir.lock() }),
+            // Its owner removed the directory in between.
+            Lock::Vanished => {}
+        }
+    }
+}
+
+/// Kills the reaper that signed the lock, and waits a moment for its end.
+fn end_reaper(dir: &StepDir) -> bool {
+    let signed = fs::read_to_string(dir.lock()).ok().and_then(|text| text.trim().parse().ok());
+    let Some(pid) = signed else { return false };
+    let Ok(process) = Process::open(pid) else { return true };
+    // Held first, then looked at: the number cannot become another's in between.
+    let arguments = process::arguments_of(pid).unwrap_or_default();
+    let ours = arguments.get(1).is_some_and(|word| word == reaper::COMMAND)
+        && arguments.last().is_some_and(|last| Path::new(last) == dir.path());
+    if ours && process.signal(Signal::SIGKILL).is_ok() {
+        process.wait(REAPER_END_LIMIT);
+    }
+    ours
+}
+
+/// Says in the lock which reaper holds it.
+///
+/// # Errors
+/// [`ClaimError::Io`].
+pub fn sign(lock: &mut File) -> Result<(), ClaimError> {
+    let signed = lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id()));
+    signed.map_err(io_error("sign", Path::new("lock")))
+}
+
+/// What became of an attempt to lock a step.
+pub enum Lock {
+    /// We hold it.
+    Taken(Flock<File>),
+    /// Somebody else does.
+    Held,
+    /// The file is no longer the one at that name.
+    Vanished,
+}
+
+/// Tries to lock a step's lock file, made if need be.
+///
+/// # Errors
+/// [`ClaimError::Io`].
+pub fn lock(dir: &StepDir) -> Result<Lock, ClaimError> {
+    let path = dir.lock();
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    let file = match options.open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::Vanished),
+        opened => opened.map_err(io_error("open", &path))?,
+    };
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) if is_at(&lock, &path) => Ok(Lock::Taken(lock)),
+        Ok(_) => Ok(Lock::Vanished),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(Lock::Held),
+        Err((_, errno)) => Err(io_error("lock", &path)(errno.into())),
+    }
+}
+
+/// A lock on a file that was unlinked meanwhile protects nothing.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+/// Makes a directory and its parents, for root only. Another step of the job may
+/// be removing an empty parent right now, so one loss is tried again.
+pub fn make_dir(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    match builder.create(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => builder.create(path),
+        result => result,
+    }
+}
+
+/// This boot's id; a journal of another boot describes things long gone.
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cleanup::entry::Entry;
+    use crate::cleanup::journal;
+
+    fn scratch(name: &str) -> TempDir {
+        TempDir::new(std::env::temp_dir().join(format!("claim-{name}-{}", std::process::id())))
+    }
+
+    const ID: StepId = StepId { job: 7, step: 1 };
+
+    #[test]
+    fn a_step_has_one_owner_and_leaves_nothing() {
+        let temp = scratch("one");
+        let claim = Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap();
+        assert!(matches!(Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")), Err(ClaimError::Held { .. })));
+        claim.finish().unwrap();
+        assert!(!temp.job(7).path().exists());
+        fs::remove_dir(temp.path()).unwrap();
+    }
+
+    #[test]
+    fn a_dead_owners_step_can_be_claimed() {
+        let temp = scratch("dead");
+        drop(Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap());
+        assert!(temp.step(ID).journal().exists());
+        Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap().finish().unwrap();
+        fs::remove_dir(temp.path()).unwrap();
+    }
+
+    #[test]
+    fn an_earlier_owners_debts_are_carried_over() {
+        let temp = scratch("debts");
+        let debt = Entry::PodRecord { files: vec!["/x".into()] };
+        let mut dead = Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap();
+        dead.journal.record(debt.clone()).unwrap();
+        drop(dead);
+        // Torn by a kill in the middle of a write.
+        let mut journal = OpenOptions::new().append(true).open(temp.step(ID).journal()).unwrap();
+        journal.write_all(b"{\"acq").unwrap();
+        let mut heir = Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap();
+        assert_eq!(heir.journal.entries(), std::slice::from_ref(&debt));
+        heir.journal.record(Entry::Socket { path: "/s".into() }).unwrap();
+        let (_, written) = journal::read(&temp.step(ID).journal()).unwrap();
+        assert_eq!(written, [debt, Entry::Socket { path: "/s".into() }]);
+        heir.finish().unwrap();
+        fs::remove_dir(temp.path()).unwrap();
+    }
+
+    #[test]
+    fn the_jobs_directory_stays_while_another_step_uses_it() {
+        let temp = scratch("two");
+        let other = StepId { job: 7, step: 0 };
+        let pod = Claim::take(&temp, other, Path::new("/r"), Path::new("/l")).unwrap();
+        Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap().finish().unwrap();
+        assert!(pod.dir().path().exists());
+        pod.finish().unwrap();
+        fs::remove_dir(temp.path()).unwrap();
+    }
+}

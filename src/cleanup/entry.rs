@@ -1,0 +1,59 @@
+//! What a journal holds: each acquired thing by what was known beforehand.
+
+use crate::ids::StepId;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// Version of the journal's format; readers refuse any other.
+pub const VERSION: u32 = 1;
+
+/// The first line of a journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Job number.
+    pub job: u32,
+    /// Step number.
+    pub step: u32,
+    /// The boot it was written in (/proc/sys/kernel/random/boot_id).
+    pub boot: String,
+    /// The runtime's socket.
+    pub runtime: PathBuf,
+    /// Where our log goes.
+    pub log: PathBuf,
+}
+
+impl Header {
+    /// The step it belongs to.
+    pub fn id(&self) -> StepId {
+        StepId { job: self.job, step: self.step }
+    }
+}
+
+/// One acquired thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "acquired")]
+pub enum Entry {
+    /// The control socket.
+    Socket {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The job's pod sandbox.
+    Pod {
+        /// The labels that single it out.
+        labels: HashMap<String, String>,
+    },
+    /// The pod's record, for the job's container steps.
+    PodRecord {
+        /// Its files.
+        files: Vec<PathBuf>,
+    },
+    /// The step's container.
+    Container {
+        /// The labels that single it out.
+        labels: HashMap<String, String>,
+    },
+}

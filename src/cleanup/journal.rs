@@ -1,0 +1,187 @@
+//! The journal: one JSON line per acquired thing, written before the effect.
+//!
+//! One write(2) per line and no sync: a killed process loses nothing written,
+//! and after a reboot labels decide. A torn last line is an effect that did not
+//! happen.
+
+use crate::cleanup::entry::{Entry, Header, VERSION};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// A journal of a few entries has hundreds of bytes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A journal could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Create, write or read failed.
+    #[error("cannot {verb} journal {path}: {source}")]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The first line is not a header of ours.
+    #[error(
+        "journal {path} cannot be understood: {problem}; clean up by hand (crictl pods --label cranesched=true) and remove it"
+    )]
+    Foreign {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
+}
+
+/// An open journal.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    entries: Vec<Entry>,
+}
+
+impl Journal {
+    /// Begins a journal; one that is there is replaced.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub fn create(path: &Path, header: &Header) -> Result<Self, JournalError> {
+        let error = |source| JournalError::Io { verb: "create", path: path.to_owned(), source };
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        let file = options.open(path).map_err(error)?;
+        let mut journal = Self { path: path.to_owned(), file, entries: Vec::new() };
+        journal.append(&line(header))?;
+        Ok(journal)
+    }
+
+    /// Goes on with the journal an earlier owner left, if it has entries that the
+    /// same runtime must undo; a torn last line is cut off.
+    pub fn resume(path: &Path, header: &Header) -> Option<Self> {
+        let bytes = read_bytes(path).ok()?;
+        let (earlier, entries) = parse(&bytes).ok()?;
+        if entries.is_empty() || earlier.runtime != header.runtime {
+            return None;
+        }
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n')? + 1;
+        let mut options = OpenOptions::new();
+        let file = options.append(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path).ok()?;
+        file.set_len(whole as u64).ok()?;
+        Some(Self { path: path.to_owned(), file, entries })
+    }
+
+    /// Writes an entry down. Call before the effect.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`]: then the effect must not happen.
+    pub fn record(&mut self, entry: Entry) -> Result<(), JournalError> {
+        self.append(&line(&entry))?;
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Everything written down so far, oldest first.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    fn append(&mut self, line: &[u8]) -> Result<(), JournalError> {
+        self.file.write_all(line).map_err(|source| JournalError::Io { verb: "write", path: self.path.clone(), source })
+    }
+}
+
+fn line(value: &impl serde::Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// Reads a journal that somebody else left.
+///
+/// # Errors
+/// [`JournalError`]; a torn last line is none.
+pub fn read(path: &Path) -> Result<(Header, Vec<Entry>), JournalError> {
+    let failed = |source| JournalError::Io { verb: "read", path: path.to_owned(), source };
+    let bytes = read_bytes(path).map_err(failed)?;
+    parse(&bytes).map_err(|problem| JournalError::Foreign { path: path.to_owned(), problem })
+}
+
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path)?;
+    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Understands a journal's bytes. Whole lines only; a line in the middle that
+/// is not ours is a problem, because what follows it might be lost.
+fn parse(bytes: &[u8]) -> Result<(Header, Vec<Entry>), String> {
+    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(&[][..], |end| &bytes[..end]);
+    let mut lines = whole.split(|&byte| byte == b'\n');
+    let first = lines.next().filter(|line| !line.is_empty()).ok_or("it is empty")?;
+    let header: Header = serde_json::from_slice(first).map_err(|error| format!("line 1: {error}"))?;
+    if header.version != VERSION {
+        return Err(format!("version {} is not {VERSION}", header.version));
+    }
+    let entries = lines
+        .enumerate()
+        .map(|(at, line)| serde_json::from_slice(line).map_err(|error| format!("line {}: {error}", at + 2)));
+    Ok((header, entries.collect::<Result<_, _>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn header() -> Header {
+        Header { version: VERSION, job: 7, step: 1, boot: "b".into(), runtime: "/r".into(), log: "/l".into() }
+    }
+
+    fn entries() -> Vec<Entry> {
+        vec![
+            Entry::Socket { path: "/s".into() },
+            Entry::Container { labels: HashMap::from([("a".into(), "b".into())]) },
+        ]
+    }
+
+    fn bytes() -> Vec<u8> {
+        entries().iter().fold(line(&header()), |all, entry| [all, line(entry)].concat())
+    }
+
+    #[test]
+    fn a_journal_reads_back_as_written() {
+        assert_eq!(parse(&bytes()).unwrap(), (header(), entries()));
+    }
+
+    #[test]
+    fn a_torn_last_line_is_an_effect_that_did_not_happen() {
+        let whole = bytes();
+        assert_eq!(parse(&whole[..whole.len() - 3]).unwrap().1, entries()[..1]);
+    }
+
+    #[test]
+    fn another_version_and_a_broken_middle_are_refused() {
+        let newer = Header { version: 2, ..header() };
+        assert!(parse(&line(&newer)).unwrap_err().contains("version 2"));
+        let broken = [line(&header()), b"rubbish\n".to_vec(), line(&entries()[0])].concat();
+        assert!(parse(&broken).unwrap_err().starts_with("line 2"));
+        assert!(parse(b"").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = parse(&bytes);
+        }
+    }
+}

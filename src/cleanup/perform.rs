@@ -1,0 +1,142 @@
+//! Undoing what a journal says, last first.
+
+use crate::cleanup::entry::Entry;
+use crate::cri::client::Client;
+use crate::cri::error::{Class, CriError};
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// Something could not be undone; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum UndoError {
+    /// The runtime did not do it.
+    #[error("cannot remove {what}: {source}")]
+    Runtime {
+        /// Pod or container, with its id where known.
+        what: String,
+        /// Why not.
+        #[source]
+        source: CriError,
+    },
+    /// A file stays.
+    #[error("cannot remove {path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// First and longest pause between two tries.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+
+/// Undoes `entries` until nothing is left. Endless: its caller has the patience.
+///
+/// Looks again after `unsettled`, where an object may still appear.
+pub async fn until_undone(client: &Client, entries: &[Entry], unsettled: Duration) {
+    let mut pause = PAUSES.0;
+    while let Err(errors) = undo(client, entries).await {
+        for error in &errors {
+            tracing::warn!(%error, "will try again");
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
+    }
+    if !unsettled.is_zero() {
+        sleep(unsettled).await;
+        // Boxed: it is its own second half.
+        Box::pin(until_undone(client, entries, Duration::ZERO)).await;
+    }
+}
+
+/// Undoes `entries` once, all of them, last first.
+///
+/// # Errors
+/// Everything that is still there.
+pub async fn undo(client: &Client, entries: &[Entry]) -> Result<(), Vec<UndoError>> {
+    let mut errors = Vec::new();
+    for entry in entries.iter().rev() {
+        match entry {
+            Entry::Container { labels } => errors.extend(containers(client, labels).await),
+            Entry::Pod { labels } => errors.extend(pods(client, labels).await),
+            Entry::PodRecord { files } => errors.extend(files.iter().filter_map(|file| remove_file(file).err())),
+            Entry::Socket { path } if is_served(path) => {}
+            Entry::Socket { path } => errors.extend(remove_file(path).err()),
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Ends and removes every container with these labels.
+pub async fn containers(client: &Client, labels: &HashMap<String, String>) -> Vec<UndoError> {
+    let found = match client.list(labels).await {
+        Ok(found) => found,
+        Err(source) => {
+            return vec![UndoError::Runtime { what: "the step's container".to_owned(), source }];
+        }
+    };
+    let mut errors = Vec::new();
+    for container in found {
+        // CRI-O spends the whole call on a container that still runs; a stop with no grace first is quick.
+        let stopped = client.stop(&container.id, Duration::ZERO).await;
+        let removed = client.remove(&container.id).await;
+        let what = format!("container {}", container.id);
+        errors.extend(problem(&what, stopped.and(removed)));
+    }
+    errors
+}
+
+/// Ends and removes every sandbox with these labels.
+pub async fn pods(client: &Client, labels: &HashMap<String, String>) -> Vec<UndoError> {
+    let found = match client.list_pods(labels).await {
+        Ok(found) => found,
+        Err(source) => {
+            return vec![UndoError::Runtime { what: "the job's pod".to_owned(), source }];
+        }
+    };
+    if found.is_empty() {
+        return Vec::new();
+    }
+    // Containers first: CRI-O spends its whole patience on one that still runs in the sandbox.
+    let mut errors = containers(client, labels).await;
+    for pod in found {
+        let what = format!("pod {}", pod.id);
+        let stopped = problem(&what, client.stop_pod(&pod.id).await);
+        // Removal of a sandbox whose network still stands would leave the network.
+        let result = match stopped {
+            Some(error) => Some(error),
+            None => problem(&what, client.remove_pod(&pod.id).await),
+        };
+        errors.extend(result);
+    }
+    errors
+}
+
+/// Already gone is success.
+fn problem(what: &str, result: Result<(), CriError>) -> Option<UndoError> {
+    result
+        .err()
+        .filter(|error| error.class() != Class::Gone)
+        .map(|source| UndoError::Runtime { what: what.to_owned(), source })
+}
+
+/// After a hand-over the supervisor still answers craned, and removes its socket itself.
+fn is_served(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
+}
+
+fn remove_file(path: &Path) -> Result<(), UndoError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(UndoError::File { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,395 @@
+//! The one loop of a supervisor: next event → machine → perform its actions.
+//!
+//! Everything under way lives in a slot here, at most one of its kind, and
+//! nowhere else; dropping a slot cancels the work. Only this loop changes the
+//! step's state.
+
+use crate::cleanup::claim::Claim;
+use crate::cleanup::entry::Entry;
+use crate::cleanup::{perform, reaper};
+use crate::control::{Request, Snapshot};
+use crate::cri::client::Client;
+use crate::cri::labels;
+use crate::cri::watch;
+use crate::exit_code;
+use crate::identity::look_up::LookUp;
+use crate::layout;
+use crate::logs::copy::{Copier, CopyPlan};
+use crate::outcome::Outcome;
+use crate::report::{craned::Sender, outbox};
+use crate::spec::{ContainerSpec, Kind, StepSpec, Work};
+use crate::step::action::{Acquisition, Action, Report};
+use crate::step::event::{Event, Failure};
+use crate::step::machine::{Machine, Role};
+use crate::step::parts::Parts;
+use crate::step::patience::Patience;
+use crate::step::pod_record;
+use crate::step::stages::{self, Context, Found, Learnt};
+use crate::step::state::{Stage, State};
+use crate::step::timers::{Check, Limits};
+use crate::step::underway::{Next, Underway, clocks};
+use crate::sys;
+use nix::sys::signal::Signal;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+
+/// How long the user's copy may take to catch up after the end.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// How long the outcome may take to reach the disk before we go on.
+const KEEP_LIMIT: Duration = Duration::from_millis(300);
+/// How long after a cut-off call its object may appear: for us, and for a reaper, who has time.
+const UNSETTLED: Duration = Duration::from_secs(2);
+const UNSETTLED_REAPER: Duration = Duration::from_secs(20);
+
+/// One step, driven.
+pub struct Driver {
+    spec: Rc<StepSpec>,
+    client: Client,
+    machine: Machine,
+    snapshot: Arc<Snapshot>,
+    requests: mpsc::Receiver<Request>,
+    claim: Claim,
+    sender: Sender,
+    limits: Limits,
+    found: Found,
+    underway: Underway,
+    reports: VecDeque<Report>,
+    copier: Option<Copier>,
+    /// Begun before it is needed: a name service takes its time.
+    look_up: Option<LookUp>,
+    /// The stage under way makes something.
+    acquiring: bool,
+    /// A create was cut off: its object may still appear.
+    unsettled: bool,
+    /// A clean-up that could not be handed over is still under way.
+    owing: bool,
+    /// The step is over.
+    over: bool,
+}
+
+impl Driver {
+    /// A step about to begin.
+    pub fn new(parts: Parts) -> (Self, Vec<Action>) {
+        let Parts { spec, client, claim, snapshot, requests, look_up } = parts;
+        let role = if spec.kind == Kind::Pod { Role::Pod } else { Role::Container };
+        let (machine, first) = Machine::new(role, Patience::default());
+        let sender = Sender { socket: spec.craned_socket.clone(), id: spec.id, node: spec.node.clone() };
+        let driver = Self {
+            limits: spec.limits.clone(),
+            spec: Rc::new(spec),
+            client,
+            machine,
+            snapshot,
+            requests,
+            claim,
+            sender,
+            found: Found::default(),
+            underway: Underway::default(),
+            reports: VecDeque::new(),
+            copier: None,
+            look_up: Some(look_up),
+            acquiring: false,
+            unsettled: false,
+            owing: false,
+            over: false,
+        };
+        (driver, first)
+    }
+
+    /// Runs the step to its end; what is returned, if nothing is owed, holds its directory.
+    pub async fn run(mut self, first: Vec<Action>) -> Option<Claim> {
+        self.perform(first).await;
+        while !self.over {
+            let next = self.underway.next(&mut self.requests).await;
+            if let Some(event) = self.take(next) {
+                self.advance(event).await;
+            }
+        }
+        // A journal that is still owed stays for the next clean-up.
+        (!self.owing).then_some(self.claim)
+    }
+
+    /// Turns what happened into the machine's words.
+    fn take(&mut self, next: Next) -> Option<Event> {
+        match next {
+            Next::Event(event) | Next::Request(Some(Request::Event(event))) => Some(event),
+            Next::Request(Some(Request::ChangeLimits { limit, deadline })) => {
+                self.limits.change(limit, deadline);
+                self.check_limits()
+            }
+            // The service outlives this loop; without it nothing could be asked anyway.
+            Next::Request(None) => Some(Event::Shutdown),
+            Next::Stage(stage, Ok(learnt)) => {
+                self.learn(learnt);
+                Some(Event::StageDone(stage))
+            }
+            Next::Stage(stage, Err(failure)) => {
+                self.unsettled |= failure.unsettled;
+                tracing::error!(?stage, code = failure.code, reason = failure.reason, "stage failed");
+                Some(Event::StageFailed(stage, failure))
+            }
+            Next::Stopped => None,
+            Next::LimitsDue => self.check_limits(),
+            Next::Delivered(report) => {
+                self.deliver_next();
+                matches!(report, Report::Final(_)).then_some(Event::Delivered)
+            }
+        }
+    }
+
+    async fn advance(&mut self, event: Event) {
+        self.owing &= event != Event::CleanedUp;
+        let before = self.machine.state();
+        let actions = self.machine.step(event.clone());
+        let after = self.machine.state();
+        if before != after {
+            tracing::info!(?event, from = ?before, to = ?after, "state");
+        }
+        self.snapshot.set(self.machine.status());
+        if before != State::Running && after == State::Running {
+            sys::memory::trim();
+        }
+        self.perform(actions).await;
+    }
+
+    async fn perform(&mut self, actions: Vec<Action>) {
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
+            match action {
+                Action::Report(report) => {
+                    self.reports.push_back(report);
+                    self.deliver_next();
+                }
+                Action::StartLimits => {
+                    self.limits.execute(clocks());
+                    if let Some(event) = self.check_limits() {
+                        // Already past: the stage about to begin is stopped by the next event.
+                        self.underway.patience.set(async move { event });
+                    }
+                }
+                Action::Record(what) => {
+                    if let Err(failure) = self.record(what) {
+                        // Not written down, so not done: the stage fails instead of beginning.
+                        self.underway.stage.set(async move { (stage_of(what), Err(failure)) });
+                        actions.retain(|action| !matches!(action, Action::Begin(_)));
+                    }
+                }
+                Action::Begin(stage) => self.begin(stage),
+                Action::Abandon => {
+                    let cut_off = self.underway.stage.clear();
+                    self.unsettled |= cut_off && self.acquiring;
+                }
+                Action::Watch => self.watch(),
+                Action::Stop { grace } => self.stop(grace),
+                Action::Kill => self.kill(),
+                Action::Wait(wait) => self.underway.patience.set(async move {
+                    sleep(wait).await;
+                    Event::OutOfPatience
+                }),
+                Action::Drain => self.drain(),
+                Action::Keep(outcome) => self.keep(outcome).await,
+                Action::Undo => self.undo(),
+                Action::HandOver => self.hand_over().await,
+                Action::Exit => self.over = true,
+            }
+        }
+    }
+
+    fn learn(&mut self, learnt: Learnt) {
+        let created = matches!(learnt, Learnt::Created(_));
+        self.found.add(learnt);
+        if created {
+            self.start_copy();
+        }
+    }
+
+    /// Writes down what is about to be acquired.
+    fn record(&mut self, what: Acquisition) -> Result<(), Failure> {
+        let id = self.spec.id;
+        let entries = match what {
+            Acquisition::Pod => vec![
+                Entry::PodRecord { files: pod_record::files(&self.spec.temp_dir.job(id.job)) },
+                Entry::Pod { labels: labels::pod_selector(id.job, self.spec.uid) },
+            ],
+            Acquisition::Container => vec![Entry::Container { labels: labels::container_selector(id, self.spec.uid) }],
+        };
+        for entry in entries {
+            self.claim.journal.record(entry).map_err(|error| Failure::new(exit_code::PREPARATION_FAILED, error))?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, stage: Stage) {
+        self.acquiring = match stage {
+            Stage::User | Stage::Image => false,
+            Stage::Pod => self.spec.kind == Kind::Pod,
+            Stage::Create | Stage::Start => true,
+        };
+        let context = Context {
+            client: self.client.clone(),
+            spec: Rc::clone(&self.spec),
+            found: self.found.clone(),
+            look_up: self.look_up.take(),
+        };
+        self.underway.stage.set(async move { (stage, stages::perform(stage, context).await) });
+    }
+
+    /// The user's copy begins before the container does: not a byte is late.
+    fn start_copy(&mut self) {
+        let (Some(user), Some(work)) = (&self.found.user, self.container_spec()) else {
+            return;
+        };
+        self.copier = Some(Copier::start(CopyPlan {
+            source: self.spec.log_dir.container_log(self.spec.id),
+            cwd: work.cwd.clone(),
+            dir_name: layout::user_output_dir_name(self.spec.id.job),
+            file_name: layout::user_output_name(self.spec.id.step, &self.spec.node),
+            user: sys::as_user::User { uid: user.uid, gid: user.gid, groups: user.groups.clone() },
+        }));
+    }
+
+    fn container_spec(&self) -> Option<&ContainerSpec> {
+        match &self.spec.work {
+            Ok(Work::Container(work)) => Some(work),
+            Ok(Work::Pod(_)) | Err(_) => None,
+        }
+    }
+
+    fn watch(&mut self) {
+        let Some(held) = self.found.held.clone() else {
+            return;
+        };
+        let client = self.client.clone();
+        self.underway.watch.set(async move { Event::Ended(watch::until_end(&client, &held).await) });
+    }
+
+    fn stop(&mut self, grace: Duration) {
+        let Some(container) = self.found.container.clone() else {
+            return;
+        };
+        let client = self.client.clone();
+        tracing::info!(container, grace_s = grace.as_secs(), "stopping the container");
+        self.underway.stop.set(async move {
+            if let Err(error) = client.stop(&container, grace).await {
+                tracing::warn!(%error, "the runtime did not stop the container");
+            }
+        });
+    }
+
+    /// The kernel does what the runtime did not.
+    fn kill(&mut self) {
+        tracing::warn!("the container outlived its grace; killing it");
+        if let Some((process, _)) = self.found.held.as_ref().and_then(|held| held.init())
+            && let Err(error) = process.signal(Signal::SIGKILL)
+        {
+            tracing::warn!(%error, pid = process.pid, "cannot kill the container's init");
+        }
+        self.stop(Duration::ZERO);
+    }
+
+    fn drain(&mut self) {
+        let copier = self.copier.take();
+        self.underway.drain.set(async move {
+            finish_copy(copier, DRAIN_LIMIT).await;
+            Event::Drained
+        });
+    }
+
+    /// On a thread: a sync takes seconds on a busy disk, and calls must be answered meanwhile.
+    async fn keep(&mut self, outcome: Outcome) {
+        tracing::info!(?outcome, "outcome");
+        let (path, id) = (self.claim.dir().outbox(), self.spec.id);
+        let write = spawn_blocking(move || outbox::keep(&path, id, &outcome));
+        let problem = match timeout(KEEP_LIMIT, write).await {
+            Ok(Ok(Ok(()))) => return,
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_elapsed) => format!("the disk did not answer within {KEEP_LIMIT:?}"),
+        };
+        tracing::error!(problem, "the outcome is not on disk yet; it is still reported");
+    }
+
+    fn undo(&mut self) {
+        let client = self.client.clone();
+        // The socket answers until the end of the process, which removes it.
+        let acquired = self.claim.journal.entries().iter();
+        let entries: Vec<Entry> = acquired.filter(|entry| !matches!(entry, Entry::Socket { .. })).cloned().collect();
+        let unsettled = if self.unsettled { UNSETTLED } else { Duration::ZERO };
+        let copier = self.copier.take();
+        self.underway.watch.clear();
+        self.underway.undo.set(async move {
+            perform::until_undone(&client, &entries, unsettled).await;
+            finish_copy(copier, Duration::from_secs(1)).await;
+            Event::CleanedUp
+        });
+    }
+
+    async fn hand_over(&mut self) {
+        let unsettled = if self.unsettled { UNSETTLED_REAPER } else { Duration::ZERO };
+        match reaper::launch(self.claim.dir(), unsettled).await {
+            Ok(pid) => {
+                tracing::warn!(pid, "the clean-up takes longer than craned waits; a reaper goes on with it");
+                self.underway.undo.clear();
+                self.underway.stop.clear();
+                self.claim.hand_over();
+            }
+            Err(error) => {
+                tracing::error!(%error, "no reaper could be started; going on as long as craned lets us");
+                self.owing = true;
+                if self.underway.undo.is_free() {
+                    self.undo();
+                }
+            }
+        }
+    }
+
+    fn deliver_next(&mut self) {
+        if self.underway.delivery.is_free()
+            && let Some(report) = self.reports.pop_front()
+        {
+            let sender = self.sender.clone();
+            self.underway.delivery.set(async move {
+                sender.deliver(report.clone()).await;
+                report
+            });
+        }
+    }
+
+    /// The limit that is due, else a timer for the next one.
+    fn check_limits(&mut self) -> Option<Event> {
+        match self.limits.check(clocks()) {
+            Check::Due(cause) => {
+                self.underway.limits.clear();
+                // An end of its own that the runtime has not told yet is no end by the limit.
+                let over = self.found.held.as_ref().is_some_and(|held| held.has_ended());
+                (!over).then_some(Event::Stop(cause))
+            }
+            Check::Again(wait) => {
+                self.underway.limits.set(sleep(wait));
+                None
+            }
+            Check::Never => {
+                self.underway.limits.clear();
+                None
+            }
+        }
+    }
+}
+
+fn stage_of(what: Acquisition) -> Stage {
+    match what {
+        Acquisition::Pod => Stage::Pod,
+        Acquisition::Container => Stage::Create,
+    }
+}
+
+async fn finish_copy(copier: Option<Copier>, limit: Duration) {
+    let Some(copier) = copier else { return };
+    let summary = copier.drain(limit).await;
+    tracing::info!(copied = summary.copied, left = summary.left, warning = summary.warning, "output copied");
+}

@@ -1,0 +1,25 @@
+//! What a step is made of once it is taken.
+
+use crate::cleanup::claim::Claim;
+use crate::control::{Request, Snapshot};
+use crate::cri::client::Client;
+use crate::identity::look_up::LookUp;
+use crate::spec::StepSpec;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Everything the driver begins with.
+pub struct Parts {
+    /// What is wanted.
+    pub spec: StepSpec,
+    /// The runtime.
+    pub client: Client,
+    /// The step's directory, lock and journal.
+    pub claim: Claim,
+    /// What craned's calls are answered from.
+    pub snapshot: Arc<Snapshot>,
+    /// What they ask for.
+    pub requests: mpsc::Receiver<Request>,
+    /// The user's look-up, begun before it is needed.
+    pub look_up: LookUp,
+}

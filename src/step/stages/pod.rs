@@ -1,0 +1,97 @@
+//! The pod: brought up by a pod step, found by a container step.
+
+use super::{ATTEMPTS, Learnt, prepared, report_left};
+use crate::cleanup::perform;
+use crate::cri::client::Client;
+use crate::cri::error::{Class, CriError};
+use crate::cri::{labels, sandbox};
+use crate::exit_code;
+use crate::spec::{PodSpec, StepSpec};
+use crate::step::event::Failure;
+use crate::step::pod_record::{self, Pod};
+
+/// Brings the job's pod up and leaves its record for the container steps.
+pub(super) async fn run(client: &Client, spec: &StepSpec, pod: &PodSpec) -> Result<Learnt, Failure> {
+    let version = client.when_there(|| client.version()).await.map_err(prepared)?;
+    tracing::info!(runtime = %version.runtime_name, version = version.runtime_version, "runtime");
+    for key in &pod.refused_annotations {
+        tracing::warn!(key, "an annotation that steers the runtime is left out");
+    }
+    check_cgroup_driver(client, pod).await?;
+    let (id, config) = create(client, spec, pod).await?;
+    let pod = Pod { id, config, runtime: version.runtime_name };
+    pod_record::write(&spec.temp_dir.job(spec.id.job), &pod).map_err(prepared)?;
+    Ok(Learnt::Pod(Box::new(pod)))
+}
+
+async fn create(client: &Client, spec: &StepSpec, pod: &PodSpec) -> Result<(String, sandbox::Config), Failure> {
+    let selector = labels::pod_selector(spec.id.job, spec.uid);
+    // An earlier run of the same job on this node may have been cut off.
+    report_left(perform::pods(client, &selector).await);
+    let mut attempt = 0;
+    loop {
+        let config = sandbox::config(pod, attempt);
+        let error = match client.run_pod(&config).await {
+            Ok(id) => return Ok((id, config)),
+            Err(error) => error,
+        };
+        attempt += 1;
+        if attempt == ATTEMPTS || !matches!(error.class(), Class::Unsure | Class::NameTaken) {
+            let unsettled = error.class() == Class::Unsure;
+            return Err(Failure { unsettled, ..prepared(error) });
+        }
+        if let Some(id) = client.when_there(|| client.ready_pod(&selector)).await.map_err(prepared)? {
+            tracing::warn!(%error, id, "the runtime's answer was lost; the pod is there");
+            return Ok((id, config));
+        }
+        tracing::warn!(%error, attempt, "running the pod again under a new name");
+        report_left(perform::pods(client, &selector).await);
+    }
+}
+
+/// The systemd driver names cgroups its own way: craned's limits, freeze and kill
+/// would not reach the container.
+async fn check_cgroup_driver(client: &Client, pod: &PodSpec) -> Result<(), Failure> {
+    if pod.cgroup_parent.is_none() {
+        return Ok(());
+    }
+    match client.when_there(|| client.uses_systemd_cgroups()).await {
+        Ok(true) => Err(Failure::new(
+            exit_code::CGROUP_ERROR,
+            "the runtime uses the systemd cgroup driver, which cannot use craned's cgroups: \
+                     set cgroup_manager=cgroupfs (CRI-O) or SystemdCgroup = false (containerd)",
+        )),
+        Ok(false) => Ok(()),
+        // containerd before 2.0 does not tell; membership is checked after the start.
+        Err(error) if error.class() == Class::Unimplemented => Ok(()),
+        Err(error) => Err(prepared(error)),
+    }
+}
+
+/// Finds the job's pod: by its record, else by its labels.
+pub(super) async fn find(client: &Client, spec: &StepSpec, pod: &PodSpec) -> Result<Learnt, Failure> {
+    let selector = labels::pod_selector(spec.id.job, spec.uid);
+    let found = match pod_record::read(&spec.temp_dir.job(spec.id.job)).map_err(prepared)? {
+        Some(found) => found,
+        None => {
+            let ready = client.when_there(|| client.ready_pod(&selector)).await.map_err(prepared)?;
+            let id = ready.ok_or_else(|| unusable("is not on this node, or not alone"))?;
+            tracing::warn!(id, "the job's pod has no record here; found by its labels");
+            Pod { id, config: sandbox::config(pod, 0), runtime: String::new() }
+        }
+    };
+    let state = match client.when_there(|| client.pod_status(&found.id)).await {
+        Err(error) if error.class() == Class::Gone => return Err(unusable("is gone")),
+        state => state.map_err(prepared::<CriError>)?,
+    };
+    let labelled = selector.iter().all(|(key, value)| state.labels.get(key) == Some(value));
+    match () {
+        () if state.namespace != labels::NAMESPACE || !labelled => Err(unusable("has another job's labels")),
+        () if !state.ready => Err(unusable("is not ready")),
+        () => Ok(Learnt::Pod(Box::new(found))),
+    }
+}
+
+fn unusable(problem: &str) -> Failure {
+    prepared(format!("the job's pod {problem}; the pod step's log says more"))
+}
