@@ -18,6 +18,8 @@
 
 pub mod channel;
 pub mod cleanup;
+pub mod cli;
+pub mod config;
 pub mod control;
 pub mod cri;
 pub mod exit_code;
@@ -25,6 +27,7 @@ pub mod handshake;
 pub mod identity;
 pub mod ids;
 pub mod layout;
+pub mod local;
 pub mod logs;
 pub mod outcome;
 pub mod report;

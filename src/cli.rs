@@ -1,0 +1,142 @@
+//! The command line: what was asked for, and the one command that does it.
+//!
+//! craned starts the program with two descriptors and no command; everything
+//! else is a command that a person types. Nothing here does the work.
+
+pub mod lookup_user;
+pub mod output;
+pub mod reap;
+pub mod run;
+pub mod supervise;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Exit code for a command line that cannot be understood.
+const USAGE: u8 = 2;
+
+/// Supervises one container job step over CRI.
+#[derive(Debug, Parser)]
+#[command(name = "crane-supervisor", version, disable_version_flag = true, args_conflicts_with_subcommands = true)]
+#[command(after_help = "craned starts it with --input-fd and --output-fd; the commands are for people.")]
+struct Arguments {
+    /// Descriptor to read craned's init message from.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    input_fd: Option<i32>,
+
+    /// Descriptor to answer craned on.
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
+    output_fd: Option<i32>,
+
+    /// Print the version.
+    #[arg(short = 'v', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one container job on this node, without a cluster.
+    Run(Box<run::options::Options>),
+    /// Finish the clean-up of a step whose supervisor has gone.
+    #[command(hide = true)]
+    Reap {
+        /// Seconds after which to look again for what a cut-off call may still make.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        unsettled: u64,
+        /// The step's directory.
+        step_dir: PathBuf,
+    },
+    /// Look a user up for a supervisor.
+    #[command(hide = true)]
+    LookupUser {
+        /// The user.
+        uid: u32,
+        /// The job's groups, primary first.
+        gids: Vec<u32>,
+    },
+}
+
+/// Does what `arguments` (the program's name first) ask for.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // 2 could be the container's own exit code.
+    let usage = if arguments.get(1).is_some_and(|word| word == "run") { run::CANNOT_RUN } else { USAGE };
+    match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => dispatch(arguments),
+        Err(error) => explain(&error, usage),
+    }
+}
+
+fn dispatch(arguments: Arguments) -> ExitCode {
+    match arguments.command {
+        Some(Command::Run(options)) => run::run(*options),
+        Some(Command::Reap { unsettled, step_dir }) => reap::run(step_dir, Duration::from_secs(unsettled)),
+        Some(Command::LookupUser { uid, gids }) => lookup_user::run(uid, &gids),
+        None if arguments.input_fd.is_none() && arguments.output_fd.is_none() => {
+            output::say(&format!("nothing to do: name a command\n\n{}", Arguments::command().render_help()));
+            ExitCode::from(USAGE)
+        }
+        None => supervise::run(arguments.input_fd, arguments.output_fd),
+    }
+}
+
+/// Help and version are data; everything else is a mistake.
+fn explain(error: &clap::Error, usage: u8) -> ExitCode {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match output::data(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        _ => {
+            output::say(text.trim_end());
+            ExitCode::from(usage)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn craned_descriptors_are_numbers_even_negative_ones() {
+        let arguments = parse("csupervisor:[1.0] --input-fd 3 --output-fd -1").unwrap();
+        assert_eq!((arguments.input_fd, arguments.output_fd), (Some(3), Some(-1)));
+        assert!(parse("c --input-fd three").is_err());
+    }
+
+    #[test]
+    fn version_and_help_are_asked_for_in_both_lengths() {
+        for flag in ["-v", "--version"] {
+            assert_eq!(parse(&format!("c {flag}")).unwrap_err().kind(), ErrorKind::DisplayVersion);
+        }
+        for flag in ["-h", "--help"] {
+            assert_eq!(parse(&format!("c {flag}")).unwrap_err().kind(), ErrorKind::DisplayHelp);
+        }
+    }
+
+    #[test]
+    fn what_follows_the_image_is_the_containers() {
+        for line in ["c run -p CPU a:1 -- echo -e hi", "c run -p CPU a:1 echo -e hi"] {
+            let Some(Command::Run(options)) = parse(line).unwrap().command else { panic!("no run") };
+            assert_eq!((options.image.as_str(), options.command.join(" ")), ("a:1", "echo -e hi".into()), "{line}");
+        }
+    }
+}

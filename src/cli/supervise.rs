@@ -1,0 +1,269 @@
+//! `--input-fd N --output-fd M`: supervise one step, as craned starts it.
+//!
+//! The order is the contract's: decide, then change the process, then listen,
+//! then answer, then go quiet. No thread exists before the privileges are set.
+
+use crate::cleanup::claim::{Claim, ClaimError};
+use crate::cleanup::entry::Entry;
+use crate::cleanup::journal::JournalError;
+use crate::cli::output;
+use crate::control::service::{QUEUE, Server};
+use crate::control::socket::{self, SocketError};
+use crate::control::{Request, Snapshot};
+use crate::cri::client::{Client, Limits};
+use crate::handshake::{self, Answer, HandshakeError, NotTaken};
+use crate::identity::look_up::LookUp;
+use crate::ids::StepId;
+use crate::layout::{self, LogDir};
+use crate::spec::{Kind, StepSpec};
+use crate::step::driver::Driver;
+use crate::step::parts::Parts;
+use crate::sys::files::FilesError;
+use crate::sys::{cgroup, crash, fds, files, memory, privileges, signals};
+use crate::telemetry::{self, Level, LogConfig, Telemetry, TelemetryError};
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tracing::level_filters::LevelFilter;
+
+/// A thread that copied output goes away after this long without any.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(200);
+/// Enough for the copy's buffer of 64 KiB.
+const THREAD_STACK: usize = 256 * 1024;
+
+/// A step that could not be taken.
+#[derive(Debug, thiserror::Error)]
+enum SuperviseError {
+    #[error("cannot close foreign descriptors: {0}")]
+    Descriptors(#[source] io::Error),
+    #[error("cannot take over signals: {0}")]
+    Signals(#[source] io::Error),
+    #[error("cannot create log_dir {path}: {source}")]
+    LogDir { path: String, source: io::Error },
+    #[error("log_dir: {0}")]
+    Log(#[from] TelemetryError),
+    #[error("log_dir: {0}")]
+    ContainerLog(#[from] FilesError),
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("cannot start the event loop: {0}")]
+    Runtime(#[source] io::Error),
+}
+
+/// Everything a step holds once it is taken.
+struct Taken {
+    spec: StepSpec,
+    claim: Claim,
+    listener: UnixListener,
+    runtime: Runtime,
+    look_up: LookUp,
+}
+
+/// Takes the step on these descriptors and sees it to its end.
+pub fn run(input: Option<i32>, output: Option<i32>) -> ExitCode {
+    let answer = match Answer::claim(input, output) {
+        Ok(answer) => answer,
+        Err(error) => return refuse(&error, None),
+    };
+    let spec = match handshake::receive(input) {
+        Ok(spec) => spec,
+        Err(NotTaken { error, log }) => {
+            note_refusal(&error, log);
+            return refuse(&error, Some(answer));
+        }
+    };
+    let telemetry = match settle(&spec, &answer) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return refuse(&error, Some(answer)),
+    };
+    match take(spec) {
+        Ok(taken) => supervise(taken, telemetry, answer),
+        Err(error) => {
+            tracing::error!(%error, "step refused");
+            refuse(&error, Some(answer))
+        }
+    }
+}
+
+fn refuse(error: &dyn std::error::Error, answer: Option<Answer>) -> ExitCode {
+    output::say(&error.to_string());
+    if let Some(Err(error)) = answer.map(|answer| answer.send(false)) {
+        output::say(&error.to_string());
+    }
+    ExitCode::FAILURE
+}
+
+/// Craned's users see a refusal only as a number: the step's log says why.
+fn note_refusal(error: &HandshakeError, log: Option<(LogDir, StepId)>) {
+    let Some((dir, step)) = log.filter(|(dir, _)| dir.path().is_dir()) else { return };
+    let config = LogConfig { path: dir.supervisor_log(step), level: Level::Info, max_bytes: 0, max_files: 0, step };
+    if let Ok(_telemetry) = telemetry::start(config) {
+        tracing::error!(%error, "step refused");
+    }
+}
+
+/// From here on the process is a supervisor's.
+fn settle(spec: &StepSpec, answer: &Answer) -> Result<Telemetry, SuperviseError> {
+    fds::close_others(&mut [answer.number()]).map_err(SuperviseError::Descriptors)?;
+    memory::limit_arenas();
+    signals::drop_foreign().map_err(SuperviseError::Signals)?;
+    let unsettled = privileges::settle();
+    let telemetry = open_log(spec)?;
+    for problem in unsettled {
+        tracing::warn!(%problem, "going on without");
+    }
+    Ok(telemetry)
+}
+
+fn take(spec: StepSpec) -> Result<Taken, SuperviseError> {
+    let log = spec.log_dir.supervisor_log(spec.id);
+    let mut claim = Claim::take(&spec.temp_dir, spec.id, spec.runtime.path(), &log)?;
+    let listener =
+        prepare_container_log(&spec).and_then(|()| listen(&spec, &mut claim)).inspect_err(|_| abandon_claim(&spec))?;
+    let runtime = event_loop().map_err(SuperviseError::Runtime)?;
+    // A name service takes its time: it may, while craned is on its way to ExecuteStep.
+    let look_up = LookUp::begin(spec.uid, &spec.gids);
+    Ok(Taken { spec, claim, listener, runtime, look_up })
+}
+
+fn open_log(spec: &StepSpec) -> Result<Telemetry, SuperviseError> {
+    let dir = spec.log_dir.path();
+    crate::cleanup::claim::make_dir(dir)
+        .map_err(|source| SuperviseError::LogDir { path: dir.display().to_string(), source })?;
+    let path = spec.log_dir.supervisor_log(spec.id);
+    let level = level(spec.log.level);
+    let config = LogConfig {
+        path: path.clone(),
+        level,
+        max_bytes: spec.log.max_bytes,
+        max_files: spec.log.max_files,
+        step: spec.id,
+    };
+    let telemetry = telemetry::start(config)?;
+    if let Err(error) = crash::install(&path, spec.id) {
+        tracing::warn!(%error, "a crash may leave no note");
+    }
+    Ok(telemetry)
+}
+
+/// The output must be this run's and root's alone, and the file there before
+/// anyone follows it: runtimes append to what they find.
+fn prepare_container_log(spec: &StepSpec) -> Result<(), SuperviseError> {
+    match spec.kind {
+        Kind::Pod => Ok(()),
+        Kind::PrimaryContainer | Kind::CommonContainer => {
+            Ok(files::create_anew(&spec.log_dir.container_log(spec.id), 0o600)?)
+        }
+    }
+}
+
+fn level(filter: LevelFilter) -> Level {
+    match filter {
+        LevelFilter::TRACE => Level::Trace,
+        LevelFilter::DEBUG => Level::Debug,
+        LevelFilter::INFO => Level::Info,
+        LevelFilter::WARN => Level::Warn,
+        LevelFilter::ERROR => Level::Error,
+        _ => Level::Off,
+    }
+}
+
+fn listen(spec: &StepSpec, claim: &mut Claim) -> Result<UnixListener, SuperviseError> {
+    socket::check_directory(Path::new(layout::SOCKET_DIR))?;
+    let path = layout::socket(spec.id);
+    claim.journal.record(Entry::Socket { path: path.clone() })?;
+    Ok(socket::listen(&path)?)
+}
+
+/// A refused step owes nothing.
+fn abandon_claim(spec: &StepSpec) {
+    if let Err(error) = crate::cleanup::claim::remove_dir(&spec.temp_dir.step(spec.id)) {
+        tracing::warn!(%error, "the refused step's directory is left over");
+    }
+}
+
+fn event_loop() -> io::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        // One may hang on the user's file system; the other keeps the outcome.
+        .max_blocking_threads(2)
+        .thread_keep_alive(THREAD_KEEP_ALIVE)
+        .thread_stack_size(THREAD_STACK)
+        .build()
+}
+
+fn supervise(taken: Taken, telemetry: Telemetry, answer: Answer) -> ExitCode {
+    let Taken { spec, claim, listener, runtime, look_up } = taken;
+    tracing::info!(kind = ?spec.kind, uid = spec.uid, version = env!("CARGO_PKG_VERSION"), "step taken");
+    if let Err(error) = answer.send(true) {
+        // Without our word craned gives the step up; holding it would leak it.
+        tracing::error!(%error, "craned is gone");
+        drop(socket::remove(&layout::socket(spec.id)));
+        drop(claim.finish());
+        return ExitCode::FAILURE;
+    }
+    if let Err(error) = fds::silence_standard() {
+        tracing::warn!(%error, "cannot let go of craned's standard streams");
+    }
+    let done = runtime.block_on(drive(spec, claim, listener, look_up));
+    // A write to a hung file system must not hold the process.
+    runtime.shutdown_background();
+    let lost = telemetry.dropped_lines();
+    if lost > 0 {
+        tracing::warn!(lost, "lines of this log were lost");
+    }
+    drop(telemetry);
+    done
+}
+
+/// After Ready and beside everything else: the kernel takes a grace period of 10 to 20 ms for a move.
+fn leave_service() {
+    if let Err(problem) = cgroup::leave_service() {
+        tracing::warn!(%problem, "a restart of craned may end this step");
+    }
+}
+
+async fn drive(spec: StepSpec, claim: Claim, listener: UnixListener, look_up: LookUp) -> ExitCode {
+    drop(tokio::task::spawn_blocking(leave_service));
+    let (id, is_pod) = (spec.id, spec.kind == Kind::Pod);
+    let snapshot = Arc::new(Snapshot::new(id, is_pod, spec.env.clone(), user_cgroup(&spec)));
+    let (sender, requests) = mpsc::channel::<Request>(QUEUE);
+    let server = match Server::start(listener, &layout::socket(id), Arc::clone(&snapshot), sender) {
+        Ok(server) => server,
+        Err(error) => {
+            tracing::error!(%error, "the control socket cannot be served");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut limits = Limits { pull: None, ..Limits::default() };
+    if let Some(look) = spec.call_limit {
+        limits.look = look;
+        limits.away = look;
+    }
+    let client = Client::new(&spec.runtime, &spec.images, limits);
+    let (driver, first) = Driver::new(Parts { spec, client, claim, snapshot, requests, look_up });
+    let claim = driver.run(first).await;
+    // The socket before the lock: a successor may claim the step right after.
+    server.finish().await;
+    if let Some(Err(error)) = claim.map(Claim::finish) {
+        tracing::warn!(%error, "the step's directory is left over");
+    }
+    tracing::info!("done");
+    ExitCode::SUCCESS
+}
+
+/// `…/step_0/system` → `/…/step_0/user`, below the cgroup mount.
+fn user_cgroup(spec: &StepSpec) -> Option<String> {
+    let system = spec.cgroup.strip_prefix("/sys/fs/cgroup")?;
+    let (step, _) = system.trim_end_matches('/').rsplit_once('/')?;
+    Some(format!("{step}/user"))
+}

@@ -1,0 +1,12 @@
+//! The node's configuration file, for the commands that a person starts.
+//!
+//! Supervising takes everything from craned's init message and never comes
+//! here. `file` reads, `check` decides what is usable; neither changes anything.
+
+pub mod check;
+pub mod file;
+pub mod section;
+pub mod size;
+
+pub use check::{CheckError, Container};
+pub use file::{Config, ConfigError, DEFAULT_PATH};
