@@ -1,0 +1,45 @@
+//! The same job again on the same node, after its supervisors were killed.
+
+use crate::support::job::Job;
+use crate::support::runtime::on_each;
+use crate::support::{LONG, wait};
+use crane_supervisor::wire::crane::JobStatus;
+
+#[test]
+fn a_job_whose_supervisors_were_killed_runs_again_and_leaves_nothing() {
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        let mut pod = job.pod();
+        let mut step = job.running("echo ready; sleep 300");
+        step.kill9();
+        pod.kill9();
+
+        let again = job.start(&job.facts.pod_step());
+        let ran = || job.craned.statuses(0).iter().filter(|status| **status == JobStatus::Running).count();
+        wait::holds("the pod is up a second time", LONG, || ran() == 2);
+        assert_eq!(runtime.cri().pods(job.id()).len(), 1, "the first pod is gone");
+        assert!(runtime.cri().containers(job.id()).is_empty(), "and its container");
+        let mut step = job.container(&["sh", "-c", "exit 3"]);
+        step.execute();
+        let end = job.ended(&mut step);
+        assert_eq!((end.final_status(), end.exit_code), (JobStatus::Failed, 3));
+        job.end_pod(again);
+    });
+}
+
+#[test]
+fn what_a_killed_pod_step_owed_is_undone_by_its_successor_that_fails() {
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        let mut pod = job.pod();
+        pod.kill9();
+        let mut init = job.facts.pod_step();
+        // Fails before it acquires anything of its own.
+        init.step_spec.as_mut().unwrap().pod_meta.as_mut().unwrap().run_as_user = 4242;
+        init.step_spec.as_mut().unwrap().pod_meta.as_mut().unwrap().run_as_group = 4242;
+        let again = job.start(&init);
+        job.craned.wait_for(0, JobStatus::Failed, LONG);
+        wait::holds("the first pod is gone", LONG, || runtime.cri().pods(job.id()).is_empty());
+        job.end_pod(again);
+    });
+}
