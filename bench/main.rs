@@ -1,0 +1,72 @@
+//! Measures the supervisor beside its peers on real runtimes, in one run, and
+//! prints one table per runtime: ours, the peer's, their ratio, and the target.
+//!
+//! Started by `scripts/bench` inside a testbed, which names the runtimes in
+//! CRANE_TEST_RUNTIMES. A missed target is printed, never a failure: machines
+//! differ, ratios are what to look at.
+#![allow(clippy::disallowed_methods, reason = "peers are other programs, started as they are")]
+
+mod args;
+mod conmon;
+mod latency;
+mod node;
+mod processes;
+mod quiet;
+mod table;
+mod whole;
+
+#[allow(dead_code, clippy::expect_used, reason = "the tests' builders; not all are needed here")]
+#[path = "../tests/support/init.rs"]
+mod init;
+
+use args::{Args, Part};
+use node::Node;
+use std::process::ExitCode;
+use table::Table;
+
+/// What the benchmark can fail with: words for a person.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    match Args::read().and_then(|args| measure(&args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(args: &Args) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for (name, endpoint) in args::runtimes(&args.runtime)? {
+        let done = runtime.block_on(on_runtime(args, &name, &endpoint));
+        done.map_err(|error| format!("on {name}: {error}"))?;
+    }
+    Ok(())
+}
+
+async fn on_runtime(args: &Args, name: &str, endpoint: &str) -> Result<()> {
+    let node = Node::new(&args.binary, &args.dir, endpoint)?;
+    let version = node.client.version().await?;
+    let mut table = Table::new(&format!("{} {}", version.runtime_name, version.runtime_version));
+    let say = |part: &str| eprintln!("bench: {name}: {part}");
+    if args.wants(Part::Ready) {
+        say("spawn to Ready");
+        latency::ready(&node, args.ready_runs, &mut table).await?;
+    }
+    if args.wants(Part::Container) {
+        say("start and end of a container");
+        latency::container(&node, args.container_runs, &mut table).await?;
+    }
+    if args.wants(Part::Whole) {
+        say("whole jobs");
+        whole::jobs(&node, args.whole_runs, &mut table).await?;
+    }
+    if args.wants(Part::Quiet) {
+        say("many containers at once");
+        quiet::many(&node, args.containers, args.window, &mut table).await?;
+    }
+    print!("{}", table.text());
+    Ok(())
+}
