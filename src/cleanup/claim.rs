@@ -3,7 +3,7 @@
 //! The lock is held while a supervisor or reaper lives and says so; a pid could
 //! be anybody's. The directory is there exactly as long as something is owed.
 
-use crate::cleanup::entry::{Header, VERSION};
+use crate::cleanup::entry::{Entry, Header, VERSION};
 use crate::cleanup::journal::{Journal, JournalError};
 use crate::cleanup::reaper;
 use crate::ids::StepId;
@@ -99,6 +99,17 @@ impl Claim {
     /// Lets a reaper have the lock; what is left of the directory is its affair.
     pub fn hand_over(&mut self) {
         self.lock = None;
+    }
+
+    /// The step is not taken after all: the directory goes, unless an earlier owner's
+    /// debts are in it.
+    pub fn abandon(self) {
+        let inherited = self.journal.entries().iter().any(|entry| !matches!(entry, Entry::Socket { .. }));
+        if inherited {
+            tracing::warn!(dir = %self.dir.path().display(), "what an earlier run owes stays journaled");
+        } else if let Err(error) = self.finish() {
+            tracing::warn!(%error, "the refused step's directory is left over");
+        }
     }
 
     /// Nothing is owed any more: the directory goes, and the job's if it is empty.
@@ -237,7 +248,6 @@ fn boot_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cleanup::entry::Entry;
     use crate::cleanup::journal;
 
     fn scratch(name: &str) -> TempDir {

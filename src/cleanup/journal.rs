@@ -113,6 +113,11 @@ pub fn read(path: &Path) -> Result<(Header, Vec<Entry>), JournalError> {
     parse(&bytes).map_err(|problem| JournalError::Foreign { path: path.to_owned(), problem })
 }
 
+/// Whether anything was ever written down: without a whole first line nothing was acquired.
+pub fn is_begun(path: &Path) -> bool {
+    read_bytes(path).is_ok_and(|bytes| bytes.contains(&b'\n'))
+}
+
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut options = OpenOptions::new();

@@ -73,6 +73,10 @@ pub async fn reap(dir: &StepDir, unsettled: Duration) -> Result<(), ReapError> {
     let lock = wait_for_lock(dir).await?;
     let Some(mut lock) = lock else { return Ok(()) };
     claim::sign(&mut lock)?;
+    if !journal::is_begun(&dir.journal()) {
+        // Its owner was killed before it acquired anything, or after it had undone all.
+        return Ok(claim::remove_dir(dir)?);
+    }
     let (header, entries) = journal::read(&dir.journal())?;
     let runtime = Endpoint::parse(&header.runtime.to_string_lossy())?;
     let client = Client::new(&runtime, &runtime, Limits::default());

@@ -127,8 +127,13 @@ fn settle(spec: &StepSpec, answer: &Answer) -> Result<Telemetry, SuperviseError>
 fn take(spec: StepSpec) -> Result<Taken, SuperviseError> {
     let log = spec.log_dir.supervisor_log(spec.id);
     let mut claim = Claim::take(&spec.temp_dir, spec.id, spec.runtime.path(), &log)?;
-    let listener =
-        prepare_container_log(&spec).and_then(|()| listen(&spec, &mut claim)).inspect_err(|_| abandon_claim(&spec))?;
+    let listener = match prepare_container_log(&spec).and_then(|()| listen(&spec, &mut claim)) {
+        Ok(listener) => listener,
+        Err(error) => {
+            claim.abandon();
+            return Err(error);
+        }
+    };
     let runtime = event_loop().map_err(SuperviseError::Runtime)?;
     // A name service takes its time: it may, while craned is on its way to ExecuteStep.
     let look_up = LookUp::begin(spec.uid, &spec.gids);
@@ -184,13 +189,6 @@ fn listen(spec: &StepSpec, claim: &mut Claim) -> Result<UnixListener, SuperviseE
     Ok(socket::listen(&path)?)
 }
 
-/// A refused step owes nothing.
-fn abandon_claim(spec: &StepSpec) {
-    if let Err(error) = crate::cleanup::claim::remove_dir(&spec.temp_dir.step(spec.id)) {
-        tracing::warn!(%error, "the refused step's directory is left over");
-    }
-}
-
 fn event_loop() -> io::Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
@@ -208,7 +206,7 @@ fn supervise(taken: Taken, telemetry: Telemetry, answer: Answer) -> ExitCode {
         // Without our word craned gives the step up; holding it would leak it.
         tracing::error!(%error, "craned is gone");
         drop(socket::remove(&layout::socket(spec.id)));
-        drop(claim.finish());
+        claim.abandon();
         return ExitCode::FAILURE;
     }
     if let Err(error) = fds::silence_standard() {

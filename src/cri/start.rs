@@ -84,7 +84,13 @@ pub async fn start(client: &Client, id: &str, cgroup_parent: Option<&str>, namin
         result = seen.while_running(settle(client, id, result)).await;
     }
     result?;
-    Ok(Held { id: id.to_owned(), init: RefCell::new(seen.choose(named)) })
+    let mut init = seen.choose(named);
+    if init.is_none() {
+        // Not seen where it should be: the runtime says where it is, for the check that follows.
+        let status = client.status(id, Detail::WithPid).await;
+        init = status.ok().as_ref().and_then(pid_of).and_then(|pid| hold(id, pid));
+    }
+    Ok(Held { id: id.to_owned(), init: RefCell::new(init) })
 }
 
 /// Finds out what became of a start whose answer did not come.
@@ -113,7 +119,7 @@ pub(super) fn hold(id: &str, pid: i32) -> Option<Init> {
     Some((Rc::new(process), certainty(id, pid)))
 }
 
-pub(super) fn certainty(id: &str, pid: i32) -> Certainty {
+fn certainty(id: &str, pid: i32) -> Certainty {
     let belongs = cgroup::groups_of(pid).is_ok_and(|groups| groups.iter().any(|(_, path)| path.contains(id)));
     if belongs { Certainty::Named } else { Certainty::Seen }
 }

@@ -6,7 +6,7 @@
 use crate::cri::api::{ContainerState, ContainerStatusResponse};
 use crate::cri::client::{Client, Detail};
 use crate::cri::error::Class;
-use crate::cri::start::{Held, certainty, end, hold, pid_of, state};
+use crate::cri::start::{Held, end, hold, pid_of, state};
 use crate::cri::witness::{Certainty, RuntimeWord, judge};
 use crate::outcome::Outcome;
 use crate::sys::ticks::Ticks;
@@ -129,7 +129,8 @@ impl Watcher<'_> {
         let held = self.held.init();
         let Some(named) = status.ok().as_ref().and_then(pid_of) else { return held.is_none() };
         let init = match held {
-            Some((process, _)) if process.pid == named => Some((process, certainty(&self.held.id, named))),
+            // Seen and named: nothing could be surer.
+            Some((process, _)) if process.pid == named => Some((process, Certainty::Named)),
             held => hold(&self.held.id, named).or(held),
         };
         // The runtime may not have noticed the end of the one it names.

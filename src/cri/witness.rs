@@ -32,8 +32,8 @@ pub enum Certainty {
 pub fn judge(kernel: Option<(End, Certainty)>, runtime: Option<&RuntimeWord>) -> Outcome {
     let Some(word) = runtime else {
         return match kernel {
-            Some((end, _)) => Outcome::Ended(end),
-            None => Outcome::Lost {
+            Some((end, Certainty::Named)) => Outcome::Ended(end),
+            Some((_, Certainty::Seen)) | None => Outcome::Lost {
                 reason: "the container ended, and neither the kernel nor the runtime can say how".to_owned(),
             },
         };
@@ -127,5 +127,6 @@ mod tests {
         assert_eq!(judge(killed, Some(&word(137, "OOMKilled"))), Outcome::OutOfMemory(End::Signalled(9)));
         assert!(matches!(judge(None, Some(&word(128, "StartError"))), Outcome::Failed { code: 324, .. }));
         assert!(matches!(judge(None, None), Outcome::Lost { .. }));
+        assert!(matches!(judge(Some((End::Exited(0), Certainty::Seen)), None), Outcome::Lost { .. }));
     }
 }

@@ -22,7 +22,7 @@ use crate::step::action::{Acquisition, Action, Report};
 use crate::step::event::{Event, Failure};
 use crate::step::machine::{Machine, Role};
 use crate::step::parts::Parts;
-use crate::step::patience::Patience;
+use crate::step::patience::{DRAIN_LIMIT, KEEP_LIMIT, OWING_LIMIT, Patience, UNSETTLED, UNSETTLED_REAPER};
 use crate::step::pod_record;
 use crate::step::stages::{self, Context, Found, Learnt};
 use crate::step::state::{Stage, State};
@@ -37,14 +37,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
-
-/// How long the user's copy may take to catch up after the end.
-const DRAIN_LIMIT: Duration = Duration::from_secs(30);
-/// How long the outcome may take to reach the disk before we go on.
-const KEEP_LIMIT: Duration = Duration::from_millis(300);
-/// How long after a cut-off call its object may appear: for us, and for a reaper, who has time.
-const UNSETTLED: Duration = Duration::from_secs(2);
-const UNSETTLED_REAPER: Duration = Duration::from_secs(20);
 
 /// One step, driven.
 pub struct Driver {
@@ -109,6 +101,9 @@ impl Driver {
             if let Some(event) = self.take(next) {
                 self.advance(event).await;
             }
+        }
+        if self.owing && timeout(OWING_LIMIT, self.underway.undo.done()).await.is_ok() {
+            self.owing = false;
         }
         // A journal that is still owed stays for the next clean-up.
         (!self.owing).then_some(self.claim)
@@ -187,10 +182,14 @@ impl Driver {
                 Action::Watch => self.watch(),
                 Action::Stop { grace } => self.stop(grace),
                 Action::Kill => self.kill(),
-                Action::Wait(wait) => self.underway.patience.set(async move {
-                    sleep(wait).await;
-                    Event::OutOfPatience
-                }),
+                Action::Wait(wait) => {
+                    // Counts from here, not from when the loop comes to look at it.
+                    let over = sleep(wait);
+                    self.underway.patience.set(async move {
+                        over.await;
+                        Event::OutOfPatience
+                    });
+                }
                 Action::Drain => self.drain(),
                 Action::Keep(outcome) => self.keep(outcome).await,
                 Action::Undo => self.undo(),
@@ -275,7 +274,8 @@ impl Driver {
         let client = self.client.clone();
         tracing::info!(container, grace_s = grace.as_secs(), "stopping the container");
         self.underway.stop.set(async move {
-            if let Err(error) = client.stop(&container, grace).await {
+            // A runtime that restarts just now must not cost the program its TERM.
+            if let Err(error) = client.when_there(|| client.stop(&container, grace)).await {
                 tracing::warn!(%error, "the runtime did not stop the container");
             }
         });

@@ -2,6 +2,17 @@
 
 use std::time::Duration;
 
+/// How long the user's copy may take to catch up after the end.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// How long the outcome may take to reach the disk before we go on.
+pub const KEEP_LIMIT: Duration = Duration::from_millis(300);
+/// How long a clean-up nobody could take over may go on after the report.
+pub const OWING_LIMIT: Duration = Duration::from_secs(600);
+/// How long after a cut-off call its object may appear.
+pub const UNSETTLED: Duration = Duration::from_secs(2);
+/// The same for a reaper, who has time.
+pub const UNSETTLED_REAPER: Duration = Duration::from_secs(20);
+
 /// How long each wait of a step may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {

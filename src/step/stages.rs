@@ -20,7 +20,11 @@ use crate::step::pod_record::Pod;
 use crate::step::state::Stage;
 use crate::sys::{cgroup, process};
 use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::timeout;
 
+/// How long a container found outside its job's cgroup may take to turn out to be ending.
+const ENDING: Duration = Duration::from_secs(1);
 /// How often a name taken by an earlier try is stepped over.
 const ATTEMPTS: u32 = 3;
 
@@ -194,8 +198,14 @@ async fn start(client: &Client, pod: &PodSpec, user: &User, id: &str, naming: Na
     let started = start::start(client, id, pod.cgroup_parent.as_deref(), naming).await;
     let held = started.map_err(|error| not_started(&error, exit_code::SPAWN_FAILED))?;
     let init = held.init().map(|(process, _)| process.pid);
-    if let (Some(parent), Some(pid)) = (&pod.cgroup_parent, init) {
-        check_membership(pid, parent)?;
+    if let (Some(parent), Some((process, _))) = (&pod.cgroup_parent, held.init())
+        && let Err(failure) = check_membership(process.pid, parent)
+    {
+        // v1 shows an ending process at the root: only one that goes on is outside.
+        match timeout(ENDING, process.ended()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Err(failure),
+        }
     }
     if let Some(pid) = init {
         warn_of_groups(pid, pod, user);
