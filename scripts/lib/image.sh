@@ -7,10 +7,18 @@ build_images() {
     local dir=$1 busybox=$2
     mkdir -p "$dir"
     busybox_tree "$dir/shell" "$busybox"
+    compile as-root "$dir/shell/usr/bin/as-root"
+    chmod 4755 "$dir/shell/usr/bin/as-root"
+    compile files "$dir/shell/usr/bin/files"
     image_archive "$dir/shell" '["/bin/sh"]' docker.io/library/alpine:latest localhost/bb:1
     mkdir -p "$dir/pause"
-    cc -Os -static -o "$dir/pause/pause" "$REPO/scripts/lib/pause.c" || die "cannot compile scripts/lib/pause.c"
+    compile pause "$dir/pause/pause"
     image_archive "$dir/pause" '["/pause"]' localhost/pause:1
+}
+
+# compile NAME FILE: scripts/lib/NAME.c into FILE.
+compile() {
+    cc -Os -static -o "$2" "$REPO/scripts/lib/$1.c" || die "cannot compile scripts/lib/$1.c"
 }
 
 busybox_tree() {

@@ -94,9 +94,10 @@ container_ids() {
 }
 
 # our_cgroups IDS: the containers' cgroups in any hierarchy, v1 or v2, deepest first.
+# A testbed that was long at work has more ids than one argument can hold.
 our_cgroups() {
     [ -z "$1" ] || find /sys/fs/cgroup -depth -type d -regextype posix-extended \
-        -regex '.*[0-9a-f]{64}.*' 2>/dev/null | { grep -F "$1" || true; }
+        -regex '.*[0-9a-f]{64}.*' 2>/dev/null | { grep -Ff <(printf '%s\n' "$1") || true; }
 }
 
 k8s_cgroups() { find /sys/fs/cgroup -maxdepth 2 -type d -name k8s.io; }

@@ -18,9 +18,23 @@ locate() {
     PREFIX=$CACHE/$SUITE/root
     [ "$SUITE" = bookworm ] || {
         unpack "$SUITE" containerd
-        unpack_runc "$SUITE"
+        unpack_new "$SUITE" usr/sbin/runc runc libseccomp2
     }
 }
+
+# unpack_bindfs: a newer bindfs than the system's, of the suite last located; sets
+# BINDFS_NEW. Without it the tests have the system's only, and say so.
+unpack_bindfs() {
+    BINDFS_NEW=$CACHE/$SUITE/bindfs-new
+    (unpack_new "$SUITE" usr/bin/bindfs bindfs libfuse3-4) && return 0
+    say "going on without the bindfs of Debian $SUITE"
+    # shellcheck disable=SC2034 # for the caller
+    BINDFS_NEW=
+}
+
+# has_userns NAME: can its pods have a user namespace? containerd 1.6 takes the wish and
+# ignores it.
+has_userns() { [ "$1" != containerd-1.6 ]; }
 
 socket_of() { echo "$DIR/$1/containerd.sock"; }
 
@@ -104,6 +118,7 @@ TOML
     runtime_tables "$1" io.containerd.grpc.v1.cri
 }
 
+# Its pods' user namespaces need runc 1.2 or later, which Debian 12 does not have.
 config_v3() {
     config_head "$1" 3
     cat <<TOML
@@ -126,7 +141,7 @@ config_v3() {
   bin_dirs = ["$BASE/usr/lib/cni"]
   conf_dir = "$1/cni"
 [plugins.'io.containerd.cri.v1.runtime'.containerd]
-  default_runtime_name = "runc"
+  default_runtime_name = "runc-new"
 TOML
     runtime_tables "$1" io.containerd.cri.v1.runtime
 }

@@ -86,18 +86,19 @@ suite_retry() {
         die "cannot download $2 of Debian $1: see apt-get's words above"
 }
 
-# unpack_runc SUITE: that suite's runc, made to run on this machine's older libc.
-# Its interpreter and libraries are rewritten rather than wrapped: runc starts
-# itself again through /proc/self/exe, which a wrapper does not survive.
-unpack_runc() {
-    local suite=$1 libs loader
-    [ ! -x "$CACHE/$suite/runc-new" ] || return 0
+# unpack_new SUITE PROGRAM PACKAGE...: that suite's program, made to run on this
+# machine's older libc, as $CACHE/SUITE/NAME-new. The PACKAGEs are its own and those of
+# its libraries. The interpreter and libraries are rewritten rather than wrapped: runc
+# starts itself again through /proc/self/exe, which a wrapper does not survive.
+unpack_new() {
+    local suite=$1 program=$2 libs loader new=$CACHE/$1/${2##*/}-new
+    [ ! -x "$new" ] || return 0
     need_packages patchelf:patchelf
-    unpack "$suite" runc libc6 libseccomp2
+    unpack "$suite" "${@:3}" libc6
     libs=$(echo "$CACHE/$suite"/root/usr/lib/*-linux-gnu*)
     loader=$(echo "$libs"/ld-linux*.so.*)
-    cp "$CACHE/$suite/root/usr/sbin/runc" "$CACHE/$suite/runc-new.part"
-    patchelf --set-interpreter "$loader" --set-rpath "$libs" --force-rpath "$CACHE/$suite/runc-new.part"
-    mv "$CACHE/$suite/runc-new.part" "$CACHE/$suite/runc-new"
-    "$CACHE/$suite/runc-new" --version >&2 || die "runc of Debian $suite does not start here"
+    cp "$CACHE/$suite/root/$program" "$new.part"
+    patchelf --set-interpreter "$loader" --set-rpath "$libs" --force-rpath "$new.part"
+    "$new.part" --version >&2 || die "${program##*/} of Debian $suite does not start here"
+    mv "$new.part" "$new"
 }
