@@ -2,11 +2,14 @@
 //!
 //! `claim` owns a step's directory, `journal` writes down what is about to be
 //! acquired, `perform` undoes it, `reaper` does so for a supervisor that is gone
-//! or out of time. Undo is idempotent: already gone is success, and a failed
-//! undo never stops the next.
+//! or out of time; `guardian` starts one for a supervisor that was killed. Undo is
+//! idempotent: already gone is success, and a failed undo never stops the next. `sweep`
+//! does it for a whole node.
 
 pub mod claim;
 pub mod entry;
+pub mod guardian;
 pub mod journal;
 pub mod perform;
 pub mod reaper;
+pub mod sweep;

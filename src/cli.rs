@@ -3,12 +3,17 @@
 //! craned starts the program with two descriptors and no command; everything
 //! else is a command that a person types. Nothing here does the work.
 
+pub mod cleanup;
+pub mod helpers;
 pub mod lookup_user;
 pub mod output;
 pub mod reap;
 pub mod run;
 pub mod supervise;
 
+use crate::cleanup::reaper::Begin;
+use crate::mounts::serve;
+use crate::sys::stdio;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
@@ -44,18 +49,41 @@ struct Arguments {
 enum Command {
     /// Run one container job on this node, without a cluster.
     Run(Box<run::options::Options>),
+    /// Undo what dead supervisors left on this node. Leaves live steps alone; safe at any time.
+    Cleanup(cleanup::Options),
     /// Finish the clean-up of a step whose supervisor has gone.
     #[command(hide = true)]
     Reap {
         /// Seconds after which to look again for what a cut-off call may still make.
         #[arg(long, value_name = "SECONDS", default_value_t = 0)]
         unsettled: u64,
+        /// Try for so long at most, do not detach, and say in JSON what is left.
+        #[arg(long, value_name = "SECONDS")]
+        within: Option<u64>,
+        /// Do nothing where another process has the step already.
+        #[arg(long)]
+        orphaned: bool,
         /// The step's directory.
         step_dir: PathBuf,
     },
+    /// Hold a user namespace for a supervisor.
+    #[command(hide = true)]
+    HoldUserNamespace,
+    /// Copy mounts for a supervisor.
+    #[command(hide = true)]
+    LockMounts {
+        /// Their mount points.
+        points: Vec<PathBuf>,
+    },
+    /// Turn into bindfs for a supervisor.
+    #[command(hide = true)]
+    ServeBindfs,
     /// Look a user up for a supervisor.
     #[command(hide = true)]
     LookupUser {
+        /// Find the user's subordinate ids too, by this policy.
+        #[arg(long, value_name = "JSON")]
+        subids: Option<String>,
         /// The user.
         uid: u32,
         /// The job's groups, primary first.
@@ -66,6 +94,13 @@ enum Command {
 /// Does what `arguments` (the program's name first) ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.first().is_some_and(serve::is_fusermount) {
+        return helpers::fusermount();
+    }
+    // A step waits for this one: it goes past the parser.
+    if let Some((uid, gids)) = lookup_user::arguments(&arguments) {
+        return lookup_user::run(uid, &gids, None);
+    }
     // 2 could be the container's own exit code.
     let usage = if arguments.get(1).is_some_and(|word| word == "run") { run::CANNOT_RUN } else { USAGE };
     match Arguments::try_parse_from(arguments) {
@@ -77,8 +112,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(arguments: Arguments) -> ExitCode {
     match arguments.command {
         Some(Command::Run(options)) => run::run(*options),
-        Some(Command::Reap { unsettled, step_dir }) => reap::run(step_dir, Duration::from_secs(unsettled)),
-        Some(Command::LookupUser { uid, gids }) => lookup_user::run(uid, &gids),
+        Some(Command::Cleanup(options)) => cleanup::run(&options),
+        Some(Command::Reap { within: Some(seconds), step_dir, .. }) => {
+            reap::run_within(step_dir, Duration::from_secs(seconds))
+        }
+        Some(Command::Reap { unsettled, orphaned, step_dir, .. }) => {
+            let begin = if orphaned { Begin::IfOrphaned } else { Begin::OnceLetGo };
+            reap::run(step_dir, Duration::from_secs(unsettled), begin)
+        }
+        Some(Command::HoldUserNamespace) => helpers::hold_user_namespace(),
+        Some(Command::LockMounts { points }) => helpers::lock_mounts(&points),
+        Some(Command::ServeBindfs) => helpers::serve_bindfs(),
+        Some(Command::LookupUser { subids, uid, gids }) => lookup_user::run(uid, &gids, subids.as_deref()),
         None if arguments.input_fd.is_none() && arguments.output_fd.is_none() => {
             output::say(&format!("nothing to do: name a command\n\n{}", Arguments::command().render_help()));
             ExitCode::from(USAGE)
@@ -91,7 +136,7 @@ fn dispatch(arguments: Arguments) -> ExitCode {
 fn explain(error: &clap::Error, usage: u8) -> ExitCode {
     let text = error.render().to_string();
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match output::data(text.as_bytes()) {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match stdio::out(text.as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         },

@@ -1,4 +1,7 @@
 //! Who a job runs as.
 
+pub mod idmap;
 pub mod look_up;
+pub mod privilege;
+pub mod subid;
 pub mod user;

@@ -14,6 +14,11 @@ pub fn socket(id: StepId) -> PathBuf {
     Path::new(SOCKET_DIR).join(format!("step_{id}.sock"))
 }
 
+/// The step whose control socket a file of that name is.
+pub fn step_of_socket(name: &str) -> Option<StepId> {
+    name.strip_prefix("step_")?.strip_suffix(".sock")?.parse().ok()
+}
+
 /// Names the container log inside the pod's log directory (CRI `log_path`).
 pub fn container_log_name(id: StepId) -> String {
     format!("{id}.container.log")
@@ -122,6 +127,11 @@ impl StepDir {
         self.0.join("lock")
     }
 
+    /// One staged mount each, numbered.
+    pub fn mounts(&self) -> PathBuf {
+        self.0.join("mounts")
+    }
+
     /// What must be undone.
     pub fn journal(&self) -> PathBuf {
         self.0.join("journal")
@@ -131,6 +141,17 @@ impl StepDir {
     pub fn outbox(&self) -> PathBuf {
         self.0.join("outbox")
     }
+}
+
+/// Where bindfs mounts of a step go: `<MountBaseDir>/<job>.<step>`.
+pub fn bindfs_dir(base: &Path, id: StepId) -> PathBuf {
+    base.join(id.to_string())
+}
+
+/// The cgroup of a step's bindfs, beside those craned makes for the job's steps: craned
+/// ends what is in the job's or the step's group itself, a container not among it.
+pub fn bindfs_cgroup(job: &str, id: StepId) -> String {
+    format!("{job}/bindfs_{}", id.step)
 }
 
 /// The user's directory for output below the step's working directory, by name.

@@ -5,6 +5,8 @@
 //! - `cli::supervise`: how craned starts us, and the order of settling in.
 //! - `spec`: the init message, checked; after it no field is foreign input.
 //! - `step`: the state machine and the one loop that performs its actions.
+//! - `identity`: the job's user and subordinate ids, looked up in a helper.
+//! - `mounts`: host paths, opened as the user and staged by one of three engines.
 //! - `cri`: the runtime; `cri::watch` and `cri::witness`: how an end is learnt.
 //! - `cleanup`: journal before effect, and undoing.
 //! - `control`, `report`: craned's calls, and what craned is told.
@@ -14,7 +16,8 @@
 //!
 //! The rules everything rests on (`docs/design.md`): journal before effect;
 //! evidence before removal; one writer; hints are not facts; unknown is a value;
-//! the user's paths are opened as the user.
+//! the user's paths are opened as the user; what was asked for is there, or
+//! nothing runs.
 
 pub mod channel;
 pub mod cleanup;
@@ -29,6 +32,7 @@ pub mod ids;
 pub mod layout;
 pub mod local;
 pub mod logs;
+pub mod mounts;
 pub mod outcome;
 pub mod report;
 pub mod spec;

@@ -11,8 +11,10 @@ pub mod conduct;
 pub mod craned;
 pub mod display;
 pub mod error;
+pub mod features;
 pub mod grpc;
 pub mod interrupts;
+pub mod isolation;
 pub mod place;
 pub mod plan;
 pub mod runtime;
@@ -28,8 +30,7 @@ use conduct::Conductor;
 use display::LastLine;
 use interrupts::Interrupts;
 use place::Place;
-use plan::{CONTAINER_STEP, Network, POD_STEP, Request};
-use runtime::PodNetwork;
+use plan::{CONTAINER_STEP, Isolation, POD_STEP, Request};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -76,13 +77,13 @@ impl Ended {
 /// An error means that nothing was started.
 pub async fn run(request: &Request, say: &dyn Fn(&str)) -> Result<Ending, LocalError> {
     let interrupts = Interrupts::new()?;
-    let network = choose_network(request, runtime::probe(&request.node.runtime_socket).await?, say)?;
+    let isolation = isolation::choose(request, runtime::probe(&request.node.runtime_socket).await?, say)?;
     for dir in [&request.node.log_dir, &request.node.temp_dir] {
         make_private_dir(dir)?;
     }
     let temp_dir = TempDir::new(&request.node.temp_dir);
     let place = Place::claim(&temp_dir)?;
-    let result = run_in(request, &place, network, interrupts, say).await;
+    let result = run_in(request, &place, isolation, interrupts, say).await;
     let released = place.release();
     let mut ending = result?;
     ending.trouble.extend(released.err().map(|error| error.to_string()));
@@ -92,14 +93,14 @@ pub async fn run(request: &Request, say: &dyn Fn(&str)) -> Result<Ending, LocalE
 async fn run_in(
     request: &Request,
     place: &Place,
-    network: Network,
+    isolation: Isolation,
     interrupts: Interrupts,
     say: &dyn Fn(&str),
 ) -> Result<Ending, LocalError> {
     let started = Instant::now();
     let listener = craned::listen(place.craned_socket())?;
     let (sender, reports) = mpsc::unbounded_channel();
-    let mut conductor = Conductor::new(request, place, network, reports, interrupts, say);
+    let mut conductor = Conductor::new(request, place, isolation, reports, interrupts, say);
     let end = tokio::select! {
         end = conductor.conduct() => end,
         error = craned::serve(place.job(), listener, sender) => Err(error),
@@ -110,24 +111,6 @@ async fn run_in(
     let (mut trouble, last_line) = conductor.into_remarks();
     let kept = settle_traces(request, place, end.as_ref().is_ok_and(Ended::is_success), &mut trouble);
     Ok(Ending { job: place.job(), end, trouble, kept, last_line, took: started.elapsed() })
-}
-
-/// What was asked for, or what the runtime has.
-fn choose_network(request: &Request, pods: PodNetwork, say: &dyn Fn(&str)) -> Result<Network, LocalError> {
-    let wants_ports = !request.ports.is_empty();
-    let refused = |reason: String| Err(LocalError::NoPorts { reason });
-    match (request.network, pods) {
-        (Some(Network::Node), _) if wants_ports => {
-            refused("the node's network has none to map; leave out --network host".into())
-        }
-        (Some(network), _) => Ok(network),
-        (None, PodNetwork::Ready) => Ok(Network::Pod),
-        (None, PodNetwork::NotReady(why)) if wants_ports => refused(format!("the runtime has no pod network: {why}")),
-        (None, PodNetwork::NotReady(why)) => {
-            say(&format!("using the node's network, since the runtime has no pod network: {why}"));
-            Ok(Network::Node)
-        }
-    }
 }
 
 fn make_private_dir(path: &Path) -> Result<(), LocalError> {
@@ -161,28 +144,3 @@ fn settle_traces(request: &Request, place: &Place, success: bool, trouble: &mut 
 
 /// Both steps' numbers, pod first.
 const STEPS: [u32; 2] = [POD_STEP, CONTAINER_STEP];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use plan::{PortMapping, Protocol};
-    use std::cell::RefCell;
-
-    fn chosen(network: Option<Network>, ports: usize, pods: PodNetwork) -> (Option<Network>, usize) {
-        let said = RefCell::new(0);
-        let port = PortMapping { host_ip: None, host: 80, container: 80, protocol: Protocol::Tcp };
-        let request = Request { network, ports: vec![port; ports], ..testing::request() };
-        let network = choose_network(&request, pods, &|_| *said.borrow_mut() += 1);
-        (network.ok(), said.into_inner())
-    }
-
-    #[test]
-    fn the_nodes_network_stands_in_only_for_who_did_not_ask() {
-        let missing = || PodNetwork::NotReady("no CNI".into());
-        assert_eq!(chosen(None, 1, PodNetwork::Ready), (Some(Network::Pod), 0));
-        assert_eq!(chosen(None, 0, missing()), (Some(Network::Node), 1));
-        assert_eq!(chosen(None, 1, missing()), (None, 0));
-        assert_eq!(chosen(Some(Network::Pod), 1, missing()), (Some(Network::Pod), 0));
-        assert_eq!(chosen(Some(Network::Node), 1, PodNetwork::Ready), (None, 0));
-    }
-}

@@ -40,6 +40,8 @@ pub enum Cause {
     FrontendGone,
     /// craned ends the job in the ordinary way.
     JobEnd,
+    /// A mount of the container was lost.
+    MountLost,
 }
 
 /// How a step ended.
@@ -55,6 +57,13 @@ pub enum Outcome {
         /// Who or what stopped it.
         cause: Cause,
         /// The container's end, if it ran and its end is known.
+        end: Option<End>,
+    },
+    /// It was stopped because a mount was lost.
+    MountLost {
+        /// Which, and how.
+        reason: String,
+        /// As of [`Outcome::Stopped`].
         end: Option<End>,
     },
     /// It was stopped before ExecuteStep.
@@ -107,6 +116,34 @@ pub struct Verdict {
 }
 
 impl Outcome {
+    /// What it is once a stop came first: the stop explains the end, except where the
+    /// kernel ran out of memory before or nothing is known of the end.
+    pub fn after_stop(self, cause: Cause) -> Self {
+        match self {
+            Self::Ended(end) => Self::Stopped { cause, end: Some(end) },
+            Self::Stopped { end, .. } | Self::MountLost { end, .. } => Self::Stopped { cause, end },
+            Self::Lost { .. } | Self::Failed { .. } | Self::NeverExecuted { .. } | Self::PodEnded => {
+                Self::Stopped { cause, end: None }
+            }
+            Self::OutOfMemory(end) => Self::OutOfMemory(end),
+        }
+    }
+
+    /// [`Outcome::after_stop`], where the end may be unknown.
+    pub fn of_stop(cause: Cause, end: Option<Self>) -> Self {
+        end.map_or(Self::Stopped { cause, end: None }, |end| end.after_stop(cause))
+    }
+
+    /// With the lost mount that was the cause of a stop.
+    pub fn naming(self, lost_mount: Option<&str>) -> Self {
+        match (self, lost_mount) {
+            (Self::Stopped { cause: Cause::MountLost, end }, Some(reason)) => {
+                Self::MountLost { reason: reason.to_owned(), end }
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
     /// The outcome in craned's words.
     pub fn verdict(&self) -> Verdict {
         let verdict = |status, exit_code, reason: &str| Verdict { status, exit_code, reason: reason.to_owned() };
@@ -115,6 +152,7 @@ impl Outcome {
             Self::Ended(end) => verdict(FinalStatus::Failed, end.code(), ""),
             Self::OutOfMemory(end) => verdict(FinalStatus::OutOfMemory, end.code(), "killed: out of memory"),
             Self::Stopped { cause, end } => stopped(*cause, *end),
+            Self::MountLost { reason, end } => Verdict { reason: reason.clone(), ..stopped(Cause::MountLost, *end) },
             Self::NeverExecuted { cause: Cause::FrontendGone } => stopped(Cause::FrontendGone, None),
             // Nothing ran, so nothing has an exit code (craned contract).
             Self::NeverExecuted { .. } => verdict(FinalStatus::Cancelled, 0, ""),
@@ -133,6 +171,8 @@ fn stopped(cause: Cause, end: Option<End>) -> Verdict {
         Cause::FrontendGone => (FinalStatus::Failed, own, "Cfored connection failure"),
         Cause::JobEnd if own == 0 => (FinalStatus::Completed, 0, ""),
         Cause::JobEnd => (FinalStatus::Failed, own, ""),
+        Cause::MountLost if own == 0 => (FinalStatus::Failed, exit_code::PREPARATION_FAILED, "a mount was lost"),
+        Cause::MountLost => (FinalStatus::Failed, own, "a mount was lost"),
     };
     Verdict { status, exit_code, reason: reason.to_owned() }
 }

@@ -9,13 +9,17 @@ mod check;
 mod container;
 mod environment;
 mod image;
+mod mount;
 mod pod;
 mod secret;
+mod subid;
 
 pub use container::{ContainerSpec, Resources};
 pub use image::{ImageSource, PullPolicy};
+pub use mount::{BindfsSpec, MountSpec};
 pub use pod::{Dns, IpcMode, Namespaces, NetworkMode, PidMode, PodSpec, Port};
 pub use secret::Secret;
+pub use subid::{SubIdMapping, SubIdPolicy};
 
 use crate::cri::endpoint::Endpoint;
 use crate::exit_code;
@@ -124,6 +128,17 @@ pub struct StepSpec {
     pub cgroup: String,
     /// What to do, or why it cannot be done.
     pub work: Result<Work, Rejection>,
+}
+
+impl StepSpec {
+    /// Where the user's subordinate ids come from, on a pod step that needs them; a
+    /// container step takes the pod's.
+    pub fn subids(&self) -> Option<&SubIdPolicy> {
+        match &self.work {
+            Ok(Work::Pod(pod)) => pod.userns.as_ref(),
+            Ok(Work::Container(_)) | Err(_) => None,
+        }
+    }
 }
 
 /// Tells whether a step is ours at all: a pod step, or any other with a container.

@@ -16,6 +16,7 @@ pub mod action;
 pub mod driver;
 pub mod event;
 pub mod machine;
+pub mod owed;
 pub mod parts;
 pub mod patience;
 pub mod state;

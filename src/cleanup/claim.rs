@@ -4,7 +4,7 @@
 //! be anybody's. The directory is there exactly as long as something is owed.
 
 use crate::cleanup::entry::{Entry, Header, VERSION};
-use crate::cleanup::journal::{Journal, JournalError};
+use crate::cleanup::journal::{self, Journal, JournalError};
 use crate::cleanup::reaper;
 use crate::ids::StepId;
 use crate::layout::{StepDir, TempDir};
@@ -21,6 +21,10 @@ use std::time::{Duration, Instant};
 
 /// How long a killed reaper may take to let go.
 const REAPER_END_LIMIT: Duration = Duration::from_secs(1);
+/// How long a lock may be held by somebody who only looks at it, or has not signed it yet.
+const LOOK_LIMIT: Duration = Duration::from_millis(250);
+/// Between two tries meanwhile, in milliseconds.
+const LOOK_PAUSE: u16 = 5;
 
 /// A step could not be claimed.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +105,11 @@ impl Claim {
         self.lock = None;
     }
 
+    /// Whether a reaper was given the lock.
+    pub fn is_handed_over(&self) -> bool {
+        self.lock.is_none()
+    }
+
     /// The step is not taken after all: the directory goes, unless an earlier owner's
     /// debts are in it.
     pub fn abandon(self) {
@@ -154,17 +163,23 @@ pub fn remove_dir(dir: &StepDir) -> Result<(), ClaimError> {
 
 /// Locks a step, against its own reaper too: that one's work is ours now.
 fn take_lock(dir: &StepDir, id: StepId) -> Result<Flock<File>, ClaimError> {
-    let until = Instant::now() + REAPER_END_LIMIT;
+    let begun = Instant::now();
     loop {
         make_dir(dir.path()).map_err(io_error("create", dir.path()))?;
         match lock(dir)? {
             Lock::Taken(lock) => return Ok(lock),
-            Lock::Held if Instant::now() < until && end_reaper(dir) => {}
+            Lock::Held if begun.elapsed() < REAPER_END_LIMIT && end_reaper(dir) => {}
+            Lock::Held if begun.elapsed() < LOOK_LIMIT => pause(),
             Lock::Held => return Err(ClaimError::Held { id, path: dir.lock() }),
             // Its owner removed the directory in between.
             Lock::Vanished => {}
         }
     }
+}
+
+/// Before there is an event loop, and nobody tells when a lock is free.
+fn pause() {
+    let _ = nix::poll::poll(&mut [], LOOK_PAUSE);
 }
 
 /// Kills the reaper that signed the lock, and waits a moment for its end.
@@ -221,6 +236,43 @@ pub fn lock(dir: &StepDir) -> Result<Lock, ClaimError> {
     }
 }
 
+/// Whether somebody holds the step's lock. Makes nothing, and holds the lock itself, shared, for no
+/// longer than a look; a supervisor that starts just then tries again.
+///
+/// # Errors
+/// [`ClaimError::Io`]: then nobody knows.
+pub fn is_held(dir: &StepDir) -> Result<bool, ClaimError> {
+    let path = dir.lock();
+    let mut options = OpenOptions::new();
+    let file = match options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.map_err(io_error("open", &path))?,
+    };
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(_free) => Ok(false),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(true),
+        Err((_, errno)) => Err(io_error("lock", &path)(errno.into())),
+    }
+}
+
+/// Names `entries` in a journal of their own, where nobody owns the step and it has no journal: a reaper
+/// can undo them then, and a supervisor that starts meanwhile ends the reaper and takes them over.
+///
+/// `false`: the step has an owner or a journal, and nothing was changed.
+///
+/// # Errors
+/// [`ClaimError`].
+pub fn adopt(dir: &StepDir, header: &Header, entries: &[Entry]) -> Result<bool, ClaimError> {
+    make_dir(dir.path()).map_err(io_error("create", dir.path()))?;
+    let Lock::Taken(_lock) = lock(dir)? else { return Ok(false) };
+    if journal::is_begun(&dir.journal()) {
+        return Ok(false);
+    }
+    let mut journal = Journal::create(&dir.journal(), header)?;
+    entries.iter().try_for_each(|entry| journal.record(entry.clone()))?;
+    Ok(true)
+}
+
 /// A lock on a file that was unlinked meanwhile protects nothing.
 fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::symlink_metadata(path)) {
@@ -241,67 +293,9 @@ pub fn make_dir(path: &Path) -> io::Result<()> {
 }
 
 /// This boot's id; a journal of another boot describes things long gone.
-fn boot_id() -> String {
+pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cleanup::journal;
-
-    fn scratch(name: &str) -> TempDir {
-        TempDir::new(std::env::temp_dir().join(format!("claim-{name}-{}", std::process::id())))
-    }
-
-    const ID: StepId = StepId { job: 7, step: 1 };
-
-    #[test]
-    fn a_step_has_one_owner_and_leaves_nothing() {
-        let temp = scratch("one");
-        let claim = Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap();
-        assert!(matches!(Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")), Err(ClaimError::Held { .. })));
-        claim.finish().unwrap();
-        assert!(!temp.job(7).path().exists());
-        fs::remove_dir(temp.path()).unwrap();
-    }
-
-    #[test]
-    fn a_dead_owners_step_can_be_claimed() {
-        let temp = scratch("dead");
-        drop(Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap());
-        assert!(temp.step(ID).journal().exists());
-        Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap().finish().unwrap();
-        fs::remove_dir(temp.path()).unwrap();
-    }
-
-    #[test]
-    fn an_earlier_owners_debts_are_carried_over() {
-        let temp = scratch("debts");
-        let debt = Entry::PodRecord { files: vec!["/x".into()] };
-        let mut dead = Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap();
-        dead.journal.record(debt.clone()).unwrap();
-        drop(dead);
-        // Torn by a kill in the middle of a write.
-        let mut journal = OpenOptions::new().append(true).open(temp.step(ID).journal()).unwrap();
-        journal.write_all(b"{\"acq").unwrap();
-        let mut heir = Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap();
-        assert_eq!(heir.journal.entries(), std::slice::from_ref(&debt));
-        heir.journal.record(Entry::Socket { path: "/s".into() }).unwrap();
-        let (_, written) = journal::read(&temp.step(ID).journal()).unwrap();
-        assert_eq!(written, [debt, Entry::Socket { path: "/s".into() }]);
-        heir.finish().unwrap();
-        fs::remove_dir(temp.path()).unwrap();
-    }
-
-    #[test]
-    fn the_jobs_directory_stays_while_another_step_uses_it() {
-        let temp = scratch("two");
-        let other = StepId { job: 7, step: 0 };
-        let pod = Claim::take(&temp, other, Path::new("/r"), Path::new("/l")).unwrap();
-        Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap().finish().unwrap();
-        assert!(pod.dir().path().exists());
-        pod.finish().unwrap();
-        fs::remove_dir(temp.path()).unwrap();
-    }
-}
+mod tests;

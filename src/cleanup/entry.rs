@@ -32,6 +32,16 @@ impl Header {
     }
 }
 
+impl Entry {
+    /// What is left of it after a reboot: a cgroup of that name is another's now.
+    pub fn after_reboot(self) -> Self {
+        match self {
+            Self::Mounts { dirs, cgroup: _ } => Self::Mounts { dirs, cgroup: None },
+            same @ (Self::Socket { .. } | Self::Pod { .. } | Self::PodRecord { .. } | Self::Container { .. }) => same,
+        }
+    }
+}
+
 /// One acquired thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "acquired")]
@@ -50,6 +60,13 @@ pub enum Entry {
     PodRecord {
         /// Its files.
         files: Vec<PathBuf>,
+    },
+    /// The step's mounts.
+    Mounts {
+        /// The directories of root's below which they are.
+        dirs: Vec<PathBuf>,
+        /// The cgroup of its bindfs processes.
+        cgroup: Option<String>,
     },
     /// The step's container.
     Container {

@@ -1,8 +1,9 @@
 //! Undoing what a journal says, last first.
 
 use crate::cleanup::entry::Entry;
-use crate::cri::client::Client;
+use crate::cri::client::{Client, has_exited, is_ours};
 use crate::cri::error::{Class, CriError};
+use crate::mounts::table::{self, TableError};
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -23,6 +24,9 @@ pub enum UndoError {
         #[source]
         source: CriError,
     },
+    /// A mount stays.
+    #[error(transparent)]
+    Mounts(TableError),
     /// A file stays.
     #[error("cannot remove {path}: {source}")]
     File {
@@ -63,15 +67,23 @@ pub async fn until_undone(client: &Client, entries: &[Entry], unsettled: Duratio
 pub async fn undo(client: &Client, entries: &[Entry]) -> Result<(), Vec<UndoError>> {
     let mut errors = Vec::new();
     for entry in entries.iter().rev() {
-        match entry {
-            Entry::Container { labels } => errors.extend(containers(client, labels).await),
-            Entry::Pod { labels } => errors.extend(pods(client, labels).await),
-            Entry::PodRecord { files } => errors.extend(files.iter().filter_map(|file| remove_file(file).err())),
-            Entry::Socket { path } if is_served(path) => {}
-            Entry::Socket { path } => errors.extend(remove_file(path).err()),
-        }
+        errors.extend(undo_one(client, entry).await);
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Undoes one entry; everything of it that is still there.
+pub async fn undo_one(client: &Client, entry: &Entry) -> Vec<UndoError> {
+    match entry {
+        Entry::Container { labels } => containers(client, labels).await,
+        Entry::Pod { labels } => pods(client, labels).await,
+        Entry::Mounts { dirs, cgroup } => {
+            table::clear(dirs, cgroup.as_deref()).await.err().map(UndoError::Mounts).into_iter().collect()
+        }
+        Entry::PodRecord { files } => files.iter().filter_map(|file| remove_file(file).err()).collect(),
+        Entry::Socket { path } if is_served(path) => Vec::new(),
+        Entry::Socket { path } => remove_file(path).err().into_iter().collect(),
+    }
 }
 
 /// Ends and removes every container with these labels.
@@ -85,7 +97,7 @@ pub async fn containers(client: &Client, labels: &HashMap<String, String>) -> Ve
     let mut errors = Vec::new();
     for container in found {
         // CRI-O spends the whole call on a container that still runs; a stop with no grace first is quick.
-        let stopped = client.stop(&container.id, Duration::ZERO).await;
+        let stopped = if has_exited(&container) { Ok(()) } else { client.stop(&container.id, Duration::ZERO).await };
         let removed = client.remove(&container.id).await;
         let what = format!("container {}", container.id);
         errors.extend(problem(&what, stopped.and(removed)));
@@ -96,7 +108,7 @@ pub async fn containers(client: &Client, labels: &HashMap<String, String>) -> Ve
 /// Ends and removes every sandbox with these labels.
 pub async fn pods(client: &Client, labels: &HashMap<String, String>) -> Vec<UndoError> {
     let found = match client.list_pods(labels).await {
-        Ok(found) => found,
+        Ok(found) => found.into_iter().filter(is_ours).collect::<Vec<_>>(),
         Err(source) => {
             return vec![UndoError::Runtime { what: "the job's pod".to_owned(), source }];
         }

@@ -1,14 +1,19 @@
-//! Undoing for a supervisor that has no time left: a process of its own
+//! Undoing for a supervisor that has no time left or was killed: a process of its own
 //! session, outside the job's cgroups, which craned does not wait for.
 
 use crate::cleanup::claim::{self, ClaimError, Lock};
+use crate::cleanup::entry::{Entry, Header};
 use crate::cleanup::journal::{self, JournalError};
-use crate::cleanup::perform::until_undone;
+use crate::cleanup::perform::{undo_one, until_undone};
 use crate::cri::client::{Client, Limits};
 use crate::cri::endpoint::{Endpoint, EndpointError};
 use crate::layout::StepDir;
 use crate::sys::cgroup;
 use crate::sys::helper::{self, HelperError};
+use nix::fcntl::Flock;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
@@ -48,9 +53,37 @@ pub enum ReapError {
 /// # Errors
 /// [`HelperError`]: then the journal stays for the next clean-up.
 pub async fn launch(dir: &StepDir, unsettled: Duration) -> Result<i32, HelperError> {
-    let seconds = unsettled.as_secs().to_string();
-    let args = [COMMAND.as_ref(), "--unsettled".as_ref(), seconds.as_ref(), dir.path().as_os_str()];
+    let args = arguments(dir, unsettled, Begin::OnceLetGo);
     helper::detached(Path::new(helper::OURSELVES), &args, START_LIMIT).await
+}
+
+/// When a reaper begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// As soon as the supervisor that is about to end lets go of the lock.
+    OnceLetGo,
+    /// At once: a lock that is held now is a successor's, who does the work.
+    IfOrphaned,
+}
+
+/// The command line of a reaper, after the program's name.
+pub fn arguments(dir: &StepDir, unsettled: Duration, begin: Begin) -> Vec<OsString> {
+    let mut arguments = vec![COMMAND.into(), "--unsettled".into(), unsettled.as_secs().to_string().into()];
+    if begin == Begin::IfOrphaned {
+        arguments.push("--orphaned".into());
+    }
+    // The last: by it and the command a new supervisor of the step knows its reaper.
+    arguments.push(dir.path().into());
+    arguments
+}
+
+/// How a reaper ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaped {
+    /// Nothing is left.
+    All,
+    /// Another process has the step, and with it what is owed.
+    Elsewhere,
 }
 
 /// The command a reaper is started with; by it a new supervisor of the step knows one.
@@ -69,15 +102,19 @@ pub fn detach() {
 ///
 /// # Errors
 /// [`ReapError`]; whatever is still owed stays journaled.
-pub async fn reap(dir: &StepDir, unsettled: Duration) -> Result<(), ReapError> {
-    let lock = wait_for_lock(dir).await?;
-    let Some(mut lock) = lock else { return Ok(()) };
+pub async fn reap(dir: &StepDir, unsettled: Duration, begin: Begin) -> Result<Reaped, ReapError> {
+    let mut lock = match wait_for_lock(dir, begin).await? {
+        Wait::Taken(lock) => lock,
+        Wait::Gone => return Ok(Reaped::All),
+        Wait::Another => return Ok(Reaped::Elsewhere),
+    };
     claim::sign(&mut lock)?;
     if !journal::is_begun(&dir.journal()) {
         // Its owner was killed before it acquired anything, or after it had undone all.
-        return Ok(claim::remove_dir(dir)?);
+        claim::remove_dir(dir)?;
+        return Ok(Reaped::All);
     }
-    let (header, entries) = journal::read(&dir.journal())?;
+    let (header, entries) = read(dir)?;
     let runtime = Endpoint::parse(&header.runtime.to_string_lossy())?;
     let client = Client::new(&runtime, &runtime, Limits::default());
     tracing::info!(step = %header.id(), entries = entries.len(), "undoing what the supervisor left");
@@ -88,10 +125,84 @@ pub async fn reap(dir: &StepDir, unsettled: Duration) -> Result<(), ReapError> {
         }
     };
     match timeout(REAP_LIMIT, work).await {
-        Ok(Ended::Undone) => Ok(claim::remove_dir(dir)?),
-        Ok(Ended::Needless) => Ok(()),
+        Ok(Ended::Undone) => Ok(claim::remove_dir(dir).map(|()| Reaped::All)?),
+        Ok(Ended::Needless) => Ok(Reaped::Elsewhere),
         Err(_elapsed) => Err(ReapError::Unfinished(dir.journal().display().to_string())),
     }
+}
+
+/// What a reaper with a time limit tells who started it, as JSON.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// Nothing is left.
+    Undone,
+    /// Somebody owns the step: it was not touched.
+    Supervised,
+    /// What is left, and why: the journal's entry by number where it is one.
+    Left(Vec<(Option<usize>, String)>),
+}
+
+/// As [`reap`], but with a lock that is free and for no longer than `limit`.
+pub async fn reap_within(dir: &StepDir, limit: Duration) -> Told {
+    match undo_within(dir, limit).await {
+        Ok(told) => told,
+        Err(error) => Told::Left(vec![(None, error.to_string())]),
+    }
+}
+
+async fn undo_within(dir: &StepDir, limit: Duration) -> Result<Told, ReapError> {
+    let end = Instant::now() + limit;
+    let mut lock = match claim::lock(dir)? {
+        Lock::Taken(lock) => lock,
+        Lock::Held => return Ok(Told::Supervised),
+        Lock::Vanished => return Ok(Told::Undone),
+    };
+    claim::sign(&mut lock)?;
+    if !journal::is_begun(&dir.journal()) {
+        claim::remove_dir(dir)?;
+        return Ok(Told::Undone);
+    }
+    let (header, entries) = read(dir)?;
+    let runtime = Endpoint::parse(&header.runtime.to_string_lossy())?;
+    let client = Client::new(&runtime, &runtime, limits_within(limit));
+    tracing::info!(step = %header.id(), entries = entries.len(), "cleaning up what the supervisor left");
+    let unheard = format!("{runtime} did not answer within {limit:?}");
+    let mut left: Vec<_> = (0..entries.len()).map(|number| (Some(number), unheard.clone())).collect();
+    let mut pause = Duration::from_millis(50);
+    loop {
+        // Each try begins at the last entry; what is done stays done.
+        for (number, entry) in entries.iter().enumerate().rev() {
+            let Ok(errors) = timeout(end.saturating_duration_since(Instant::now()), undo_one(&client, entry)).await
+            else {
+                return Ok(Told::Left(left));
+            };
+            left.retain(|(of, _)| *of != Some(number));
+            left.extend(errors.iter().map(|error| (Some(number), error.to_string())));
+        }
+        if left.is_empty() {
+            claim::remove_dir(dir)?;
+            return Ok(Told::Undone);
+        }
+        if Instant::now() + pause >= end {
+            return Ok(Told::Left(left));
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// So that every entry has its turn although the runtime answers nothing.
+fn limits_within(limit: Duration) -> Limits {
+    let usual = Limits::default();
+    Limits { look: usual.look.min(limit / 6), remove: usual.remove.min(limit / 2), ..usual }
+}
+
+/// What a journal says is left now.
+fn read(dir: &StepDir) -> Result<(Header, Vec<Entry>), JournalError> {
+    let (header, entries) = journal::read(&dir.journal())?;
+    let rebooted = header.boot != claim::boot_id();
+    let entries = entries.into_iter().map(|entry| if rebooted { entry.after_reboot() } else { entry });
+    Ok((header, entries.collect()))
 }
 
 /// How a reaper's work ends.
@@ -109,15 +220,25 @@ async fn vanished(dir: &StepDir) {
     }
 }
 
-/// `None`: the directory is gone, nothing is owed.
-async fn wait_for_lock(dir: &StepDir) -> Result<Option<nix::fcntl::Flock<std::fs::File>>, ReapError> {
+/// What became of the wait for a step's lock.
+enum Wait {
+    /// We hold it.
+    Taken(Flock<File>),
+    /// The directory is gone, nothing is owed.
+    Gone,
+    /// Another process came first.
+    Another,
+}
+
+async fn wait_for_lock(dir: &StepDir, begin: Begin) -> Result<Wait, ReapError> {
     let begun = Instant::now();
     while begun.elapsed() < LOCK_LIMIT {
         if !dir.path().exists() {
-            return Ok(None);
+            return Ok(Wait::Gone);
         }
         match claim::lock(dir)? {
-            Lock::Taken(lock) => return Ok(Some(lock)),
+            Lock::Taken(lock) => return Ok(Wait::Taken(lock)),
+            Lock::Held if begin == Begin::IfOrphaned => return Ok(Wait::Another),
             Lock::Held | Lock::Vanished => sleep(Duration::from_millis(50)).await,
         }
     }

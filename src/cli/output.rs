@@ -1,36 +1,8 @@
-//! Words for people on stderr, data on stdout; neither ever panics.
-//!
-//! The `print!` macros abort when the reader has gone away. Here a reader that
-//! has seen enough is a success, as in `crane-supervisor … | head`.
+//! Words for people on stderr; what a command prints as data goes to stdout by [`stdio::out`].
 
-use std::io::{self, Write};
-
-/// Writes `bytes` to stdout and flushes; a closed pipe is a success.
-pub fn data(bytes: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    forgive_closed_pipe(stdout.write_all(bytes).and_then(|()| stdout.flush()))
-}
+use crate::sys::stdio;
 
 /// Says one line on stderr. There is nowhere to complain if that fails.
 pub fn say(line: &str) {
-    let text = format!("crane-supervisor: {line}\n");
-    let _ = io::stderr().lock().write_all(text.as_bytes());
-}
-
-fn forgive_closed_pipe(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_closed_pipe_is_forgiven() {
-        assert!(forgive_closed_pipe(Err(io::ErrorKind::BrokenPipe.into())).is_ok());
-        assert!(forgive_closed_pipe(Err(io::ErrorKind::StorageFull.into())).is_err());
-    }
+    drop(stdio::err(format!("crane-supervisor: {line}\n").as_bytes()));
 }

@@ -7,18 +7,21 @@
 pub mod duration;
 pub mod options;
 pub mod port;
+pub mod user;
 pub mod verdict;
+pub mod volume;
 
 use crate::cli::output;
 use crate::config::{CheckError, Config, ConfigError, Container};
-use crate::local::plan::{Ids, Network, PortMapping, Request};
+use crate::local::plan::{Network, PortMapping, Request};
 use crate::local::{self, Ending, LocalError};
-use nix::unistd::{Gid, Uid, User, getgid, getuid};
+use crate::sys::stdio;
 use options::{Options, PullPolicy};
 use port::PortOrPartition;
 use std::collections::HashMap;
 use std::io;
 use std::process::ExitCode;
+use user::UserError;
 
 /// Exit code of a job that could not be run, also for a command line that cannot be understood.
 pub const CANNOT_RUN: u8 = 125;
@@ -43,14 +46,12 @@ pub enum RunError {
     /// A variable without a name.
     #[error("-e {0:?} has no name: expected NAME=VALUE or NAME")]
     NoVariableName(String),
-    /// SUDO_UID or SUDO_GID is nonsense.
-    #[error("cannot tell the job's user: {name} is {value:?}, not a number; unset it or correct it")]
-    SudoUser {
-        /// The variable.
-        name: &'static str,
-        /// Its value.
-        value: String,
-    },
+    /// The job has no user.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A host path is to be at two places.
+    #[error("cannot mount {0:?} twice (-v): a job's mounts hold one container path for each host path")]
+    RepeatedVolume(String),
     /// Something about the process or the node cannot be learnt.
     #[error("cannot learn {what}: {source}")]
     Learn {
@@ -94,7 +95,7 @@ fn conclude(ending: &Ending, json: bool) -> ExitCode {
         let kept: Vec<_> = ending.kept.iter().map(|path| path.display().to_string()).collect();
         output::say(&format!("kept: {}", kept.join(" ")));
     }
-    if json && let Err(error) = output::data(verdict::json(ending, &verdict).as_bytes()) {
+    if json && let Err(error) = stdio::out(verdict::json(ending, &verdict).as_bytes()) {
         output::say(&format!("cannot write the JSON object to stdout: {error}"));
         return ExitCode::from(CANNOT_RUN);
     }
@@ -109,15 +110,14 @@ fn prepare(options: Options) -> Result<Request, RunError> {
     for note in notes {
         output::say(&format!("{}: {note}", options.config.display()));
     }
-    let node = config.container()?;
-    if node.user_ns_by_default {
-        output::say("running without a user namespace although UserNsEnabledByDefault is set: not supported yet");
-    }
-    request(options, node)
+    request(options, config.container()?)
 }
 
 fn request(options: Options, node: Container) -> Result<Request, RunError> {
-    let user = job_user()?;
+    if let Some(host) = volume::repeated(&options.volumes) {
+        return Err(RunError::RepeatedVolume(host.to_owned()));
+    }
+    let user = user::job_user(options.job_user)?;
     Ok(Request {
         node,
         node_name: node_name()?,
@@ -131,7 +131,9 @@ fn request(options: Options, node: Container) -> Result<Request, RunError> {
         workdir: options.workdir,
         env: environment(&options.env)?,
         user,
-        run_as: options.user.map_or(user, |(uid, gid)| run_as(uid, gid, user)),
+        run_as: user::run_as(options.user, user),
+        user_namespace: options.userns,
+        mounts: options.volumes,
         network: options.network.map(|network| match network {
             options::Network::Host => Network::Node,
             options::Network::Default => Network::Pod,
@@ -144,27 +146,6 @@ fn request(options: Options, node: Container) -> Result<Request, RunError> {
         cwd: std::env::current_dir().map_err(|source| RunError::Learn { what: "the working directory", source })?,
         keep: options.keep,
     })
-}
-
-/// Who called, also through sudo.
-fn job_user() -> Result<Ids, RunError> {
-    let own = Ids { uid: getuid().as_raw(), gid: getgid().as_raw() };
-    Ok(Ids { uid: sudo_id("SUDO_UID")?.unwrap_or(own.uid), gid: sudo_id("SUDO_GID")?.unwrap_or(own.gid) })
-}
-
-fn sudo_id(name: &'static str) -> Result<Option<u32>, RunError> {
-    let Some(value) = std::env::var_os(name) else {
-        return Ok(None);
-    };
-    let value = value.to_string_lossy().into_owned();
-    value.parse().map(Some).map_err(|_| RunError::SudoUser { name, value })
-}
-
-/// Without a group: the user's primary one on this node, else that of the same number.
-fn run_as(uid: u32, gid: Option<u32>, job_user: Ids) -> Ids {
-    let known = || User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| Gid::as_raw(user.gid));
-    let gid = gid.or_else(|| (uid == job_user.uid).then_some(job_user.gid)).or_else(known).unwrap_or(uid);
-    Ids { uid, gid }
 }
 
 /// As craned's id of a node: its host name.
@@ -211,14 +192,5 @@ mod tests {
         for bad in ["NO_SUCH_VARIABLE_HERE", "=x", ""] {
             assert!(environment(&[bad.to_owned()]).is_err(), "{bad:?} was accepted");
         }
-    }
-
-    #[test]
-    fn a_user_without_group_gets_one_that_fits() {
-        let job_user = Ids { uid: 4_000_000, gid: 77 };
-        assert_eq!(run_as(4_000_000, None, job_user).gid, 77);
-        assert_eq!(run_as(0, None, job_user).gid, 0);
-        assert_eq!(run_as(3_999_999, None, job_user).gid, 3_999_999);
-        assert_eq!(run_as(0, Some(5), job_user).gid, 5);
     }
 }

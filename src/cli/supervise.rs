@@ -5,6 +5,7 @@
 
 use crate::cleanup::claim::{Claim, ClaimError};
 use crate::cleanup::entry::Entry;
+use crate::cleanup::guardian;
 use crate::cleanup::journal::JournalError;
 use crate::cli::output;
 use crate::control::service::{QUEUE, Server};
@@ -19,6 +20,7 @@ use crate::spec::{Kind, StepSpec};
 use crate::step::driver::Driver;
 use crate::step::parts::Parts;
 use crate::sys::files::FilesError;
+use crate::sys::guardian::Guardian;
 use crate::sys::{cgroup, crash, fds, files, memory, privileges, signals};
 use crate::telemetry::{self, Level, LogConfig, Telemetry, TelemetryError};
 use std::io;
@@ -66,6 +68,7 @@ struct Taken {
     listener: UnixListener,
     runtime: Runtime,
     look_up: LookUp,
+    guardian: Option<Guardian>,
 }
 
 /// Takes the step on these descriptors and sees it to its end.
@@ -81,11 +84,11 @@ pub fn run(input: Option<i32>, output: Option<i32>) -> ExitCode {
             return refuse(&error, Some(answer));
         }
     };
-    let telemetry = match settle(&spec, &answer) {
-        Ok(telemetry) => telemetry,
+    let (telemetry, guardian) = match settle(&spec, &answer) {
+        Ok(settled) => settled,
         Err(error) => return refuse(&error, Some(answer)),
     };
-    match take(spec) {
+    match take(spec, guardian) {
         Ok(taken) => supervise(taken, telemetry, answer),
         Err(error) => {
             tracing::error!(%error, "step refused");
@@ -112,19 +115,26 @@ fn note_refusal(error: &HandshakeError, log: Option<(LogDir, StepId)>) {
 }
 
 /// From here on the process is a supervisor's.
-fn settle(spec: &StepSpec, answer: &Answer) -> Result<Telemetry, SuperviseError> {
+fn settle(spec: &StepSpec, answer: &Answer) -> Result<(Telemetry, Option<Guardian>), SuperviseError> {
     fds::close_others(&mut [answer.number()]).map_err(SuperviseError::Descriptors)?;
     memory::limit_arenas();
     signals::drop_foreign().map_err(SuperviseError::Signals)?;
     let unsettled = privileges::settle();
+    // Its place is here: our last moment alone, the log has a thread.
+    let guardian = guardian::start(spec.id, &spec.temp_dir.step(spec.id));
     let telemetry = open_log(spec)?;
     for problem in unsettled {
         tracing::warn!(%problem, "going on without");
     }
-    Ok(telemetry)
+    if let Err(error) = &guardian {
+        tracing::warn!(%error, "no guardian: killed, this process would leave its clean-up to others");
+    }
+    Ok((telemetry, guardian.ok()))
 }
 
-fn take(spec: StepSpec) -> Result<Taken, SuperviseError> {
+fn take(spec: StepSpec, guardian: Option<Guardian>) -> Result<Taken, SuperviseError> {
+    // A name service takes its time: it may, while we get ready and craned comes to ExecuteStep.
+    let look_up = LookUp::begin(spec.uid, &spec.gids, spec.subids());
     let log = spec.log_dir.supervisor_log(spec.id);
     let mut claim = Claim::take(&spec.temp_dir, spec.id, spec.runtime.path(), &log)?;
     let listener = match prepare_container_log(&spec).and_then(|()| listen(&spec, &mut claim)) {
@@ -135,9 +145,7 @@ fn take(spec: StepSpec) -> Result<Taken, SuperviseError> {
         }
     };
     let runtime = event_loop().map_err(SuperviseError::Runtime)?;
-    // A name service takes its time: it may, while craned is on its way to ExecuteStep.
-    let look_up = LookUp::begin(spec.uid, &spec.gids);
-    Ok(Taken { spec, claim, listener, runtime, look_up })
+    Ok(Taken { spec, claim, listener, runtime, look_up, guardian })
 }
 
 fn open_log(spec: &StepSpec) -> Result<Telemetry, SuperviseError> {
@@ -200,7 +208,7 @@ fn event_loop() -> io::Result<Runtime> {
 }
 
 fn supervise(taken: Taken, telemetry: Telemetry, answer: Answer) -> ExitCode {
-    let Taken { spec, claim, listener, runtime, look_up } = taken;
+    let Taken { spec, claim, listener, runtime, look_up, guardian } = taken;
     tracing::info!(kind = ?spec.kind, uid = spec.uid, version = env!("CARGO_PKG_VERSION"), "step taken");
     if let Err(error) = answer.send(true) {
         // Without our word craned gives the step up; holding it would leak it.
@@ -212,7 +220,7 @@ fn supervise(taken: Taken, telemetry: Telemetry, answer: Answer) -> ExitCode {
     if let Err(error) = fds::silence_standard() {
         tracing::warn!(%error, "cannot let go of craned's standard streams");
     }
-    let done = runtime.block_on(drive(spec, claim, listener, look_up));
+    let done = runtime.block_on(drive(spec, claim, listener, look_up, guardian));
     // A write to a hung file system must not hold the process.
     runtime.shutdown_background();
     let lost = telemetry.dropped_lines();
@@ -224,14 +232,24 @@ fn supervise(taken: Taken, telemetry: Telemetry, answer: Answer) -> ExitCode {
 }
 
 /// After Ready and beside everything else: the kernel takes a grace period of 10 to 20 ms for a move.
-fn leave_service() {
+fn leave_service(guardian: Option<i32>) {
     if let Err(problem) = cgroup::leave_service() {
         tracing::warn!(%problem, "a restart of craned may end this step");
     }
+    if let Some(Err(problem)) = guardian.map(cgroup::take_from_service) {
+        tracing::warn!(%problem, "a restart of craned may end this step's guardian");
+    }
 }
 
-async fn drive(spec: StepSpec, claim: Claim, listener: UnixListener, look_up: LookUp) -> ExitCode {
-    drop(tokio::task::spawn_blocking(leave_service));
+async fn drive(
+    spec: StepSpec,
+    claim: Claim,
+    listener: UnixListener,
+    look_up: LookUp,
+    guardian: Option<Guardian>,
+) -> ExitCode {
+    let guardian_pid = guardian.as_ref().map(Guardian::pid);
+    drop(tokio::task::spawn_blocking(move || leave_service(guardian_pid)));
     let (id, is_pod) = (spec.id, spec.kind == Kind::Pod);
     let snapshot = Arc::new(Snapshot::new(id, is_pod, spec.env.clone(), user_cgroup(&spec)));
     let (sender, requests) = mpsc::channel::<Request>(QUEUE);
@@ -252,6 +270,10 @@ async fn drive(spec: StepSpec, claim: Claim, listener: UnixListener, look_up: Lo
     let claim = driver.run(first).await;
     // The socket before the lock: a successor may claim the step right after.
     server.finish().await;
+    if let Some(guardian) = guardian.filter(|_| claim.as_ref().is_some_and(Claim::is_handed_over)) {
+        // One reaper is enough.
+        guardian.dismiss();
+    }
     if let Some(Err(error)) = claim.map(Claim::finish) {
         tracing::warn!(%error, "the step's directory is left over");
     }

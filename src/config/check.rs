@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 /// Where steps keep their state unless `TempDir` is set.
 const DEFAULT_TEMP_DIR: &str = "supervisor/containers/";
 
+/// What craned takes instead, which no document says.
+const CRANED_TEMP_DIR: &str = "craned/container";
+
 /// The log levels craned knows.
 const DEBUG_LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
 
@@ -75,6 +78,20 @@ pub struct Container {
 }
 
 impl Config {
+    /// Everywhere steps may keep their state, with the likelier first: with the key unset, craned's
+    /// compiled default differs from the documented one.
+    pub fn temp_dirs(&self) -> Vec<PathBuf> {
+        match &self.container.temp_dir {
+            Some(dir) => vec![self.base_dir.join(dir)],
+            None => [CRANED_TEMP_DIR, DEFAULT_TEMP_DIR].map(|dir| self.base_dir.join(dir)).to_vec(),
+        }
+    }
+
+    /// Where bindfs mounts are, whether bindfs is on or was.
+    pub fn mount_base_dir(&self) -> PathBuf {
+        self.absolute_bind_fs().mount_base_dir
+    }
+
     /// What containers need, or what is in their way.
     pub fn container(&self) -> Result<Container, CheckError> {
         let (container, supervisor) = (&self.container, &self.supervisor);
@@ -170,6 +187,9 @@ mod tests {
         let container = config.container().unwrap();
         assert_eq!(container.temp_dir, Path::new("/scratch/t"));
         assert_eq!(container.bind_fs.unwrap().mount_base_dir, Path::new("/srv/mounts"));
+        assert_eq!(config.temp_dirs(), [Path::new("/scratch/t")]);
+        config.container.temp_dir = None;
+        assert_eq!(config.temp_dirs(), ["/srv/craned/container", "/srv/supervisor/containers/"].map(Path::new));
     }
 
     #[test]

@@ -76,6 +76,15 @@ pub struct SupervisorSection {
     pub max_log_file_size: String,
     /// Files of one log.
     pub max_log_file_num: u64,
+    /// `Container:`, keys of ours that craned ignores
+    pub container: OursSection,
+}
+
+/// `Supervisor: Container:`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OursSection {
+    /// Capabilities that containers without a user namespace keep.
+    pub capabilities: Vec<String>,
 }
 
 /// `Container:`
@@ -200,11 +209,23 @@ impl Section for Config {
     }
 }
 
-impl Section for SupervisorSection {
-    const NAME: &'static str = "Supervisor";
+impl Section for OursSection {
+    const NAME: &'static str = "Supervisor.Container";
 
     fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, values: &mut A, _: &Notes) -> Result<Key, A::Error> {
         match key {
+            "Capabilities" => section::value(values, &mut self.capabilities),
+            _ => Ok(Key::Unknown),
+        }
+    }
+}
+
+impl Section for SupervisorSection {
+    const NAME: &'static str = "Supervisor";
+
+    fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, values: &mut A, notes: &Notes) -> Result<Key, A::Error> {
+        match key {
+            "Container" => section::section(values, &mut self.container, notes),
             "Path" => section::value(values, &mut self.path),
             "DebugLevel" => section::value(values, &mut self.debug_level),
             "LogDir" => section::value(values, &mut self.log_dir),
@@ -308,6 +329,7 @@ impl Default for SupervisorSection {
             log_dir: "supervisor".into(),
             max_log_file_size: "50M".into(),
             max_log_file_num: 3,
+            container: OursSection::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::channel;
 use crate::cri::api::image_service_client::ImageServiceClient;
 use crate::cri::api::runtime_service_client::RuntimeServiceClient;
 use crate::cri::api::{
-    AuthConfig, CgroupDriver, Container, ContainerConfig, ContainerFilter, ContainerStatusRequest,
+    AuthConfig, CgroupDriver, Container, ContainerConfig, ContainerFilter, ContainerState, ContainerStatusRequest,
     ContainerStatusResponse, CreateContainerRequest, Image, ImageSpec, ImageStatusRequest, ListContainersRequest,
     ListPodSandboxRequest, PodSandbox, PodSandboxFilter, PodSandboxState, PodSandboxStatusRequest, PullImageRequest,
     RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, RuntimeCondition, RuntimeConfigRequest,
@@ -15,6 +15,8 @@ use crate::cri::api::{
 };
 use crate::cri::endpoint::Endpoint;
 use crate::cri::error::{Class, CriError};
+use crate::cri::info;
+use crate::cri::labels;
 use crate::cri::sandbox::Config;
 use crate::spec::Secret;
 use std::collections::HashMap;
@@ -66,6 +68,8 @@ pub struct PodState {
     pub namespace: String,
     /// All of them.
     pub labels: HashMap<String, String>,
+    /// Of its pause process, if it was asked for.
+    pub pid: Option<i32>,
 }
 
 /// How much ContainerStatus is asked for.
@@ -75,6 +79,16 @@ pub enum Detail {
     Brief,
     /// The runtime's own information too, some of it long.
     WithPid,
+}
+
+/// Whether a listed container has ended, for the runtime too.
+pub fn has_exited(container: &Container) -> bool {
+    container.state() == ContainerState::ContainerExited
+}
+
+/// Whether a listed sandbox is in the namespace in which all of ours are.
+pub fn is_ours(pod: &PodSandbox) -> bool {
+    pod.metadata.as_ref().is_some_and(|metadata| metadata.namespace == labels::NAMESPACE)
 }
 
 /// A runtime, and the image service beside it.
@@ -184,10 +198,10 @@ impl Client {
         Ok(first.filter(|_| ready.next().is_none()).map(|pod| pod.id))
     }
 
-    /// The state of one sandbox.
-    pub async fn pod_status(&self, id: &str) -> Result<PodState, CriError> {
+    /// The state of one sandbox; with its pid if asked for in detail.
+    pub async fn pod_status(&self, id: &str, detail: Detail) -> Result<PodState, CriError> {
         let mut client = self.runtime.clone();
-        let request = PodSandboxStatusRequest { pod_sandbox_id: id.to_owned() };
+        let request = PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: detail == Detail::WithPid };
         let answer =
             call(
                 "PodSandboxStatus",
@@ -198,7 +212,8 @@ impl Client {
             .await?;
         let status = answer.status.ok_or(CriError::Malformed { call: "PodSandboxStatus", missing: "status" })?;
         let ready = status.state() == PodSandboxState::SandboxReady;
-        Ok(PodState { ready, namespace: status.metadata.unwrap_or_default().namespace, labels: status.labels })
+        let namespace = status.metadata.unwrap_or_default().namespace;
+        Ok(PodState { ready, namespace, labels: status.labels, pid: info::pid(&answer.info) })
     }
 
     /// Ends a sandbox's processes and network.

@@ -2,13 +2,16 @@
 
 use crate::cri::api::{
     Capability, CdiDevice, ContainerConfig, ContainerMetadata, ImageSpec, Int64Value, KeyValue, LinuxContainerConfig,
-    LinuxContainerResources, LinuxContainerSecurityContext, SupplementalGroupsPolicy,
+    LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation, SupplementalGroupsPolicy,
 };
 use crate::cri::{labels, sandbox};
+use crate::identity::idmap::Ranges;
 use crate::identity::user::User;
 use crate::ids::StepId;
 use crate::layout;
+use crate::mounts::plan;
 use crate::spec::{ContainerSpec, Resources, Secret};
+use std::path::PathBuf;
 
 /// One CFS period in microseconds, the kernel's default.
 const CPU_PERIOD: i64 = 100_000;
@@ -33,16 +36,43 @@ const MASKED: [&str; 12] = [
 /// What of /proc no container may change, uid 0 without capabilities included.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// The configuration of a step's container. `image` is the runtime's own id of it.
-pub fn config(id: StepId, spec: &ContainerSpec, user: &User, image: &str, attempt: u32) -> ContainerConfig {
+/// A mount as the runtime is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostMount {
+    /// A staged path of ours on the node.
+    pub host: PathBuf,
+    /// In the container.
+    pub target: PathBuf,
+    /// Not to be written through.
+    pub read_only: bool,
+}
+
+/// What a container is given beside its description.
+#[derive(Debug)]
+pub struct Given<'a> {
+    /// The job's user.
+    pub user: &'a User,
+    /// The ids of the pod's user namespace, if it has one.
+    pub ranges: Option<Ranges>,
+    /// The runtime's own id of the image.
+    pub image: &'a str,
+    /// Parents first.
+    pub mounts: Vec<HostMount>,
+    /// Kept without a user namespace, at the administrator's word.
+    pub capabilities: &'a [String],
+}
+
+/// The configuration of a step's container; `attempt` makes its name new after a failed try.
+pub fn config(id: StepId, spec: &ContainerSpec, given: &Given<'_>, attempt: u32) -> ContainerConfig {
+    let user = given.user;
     ContainerConfig {
         metadata: Some(ContainerMetadata { name: labels::container_name(id), attempt }),
-        image: Some(ImageSpec { image: image.to_owned(), user_specified_image: spec.image.reference.clone() }),
+        image: Some(ImageSpec { image: given.image.to_owned(), user_specified_image: spec.image.reference.clone() }),
         command: spec.command.clone(),
         args: spec.args.clone(),
         working_dir: spec.workdir.clone(),
         envs: environment(spec, user),
-        mounts: Vec::new(),
+        mounts: given.mounts.iter().map(mount).collect(),
         labels: spec.labels.clone(),
         annotations: annotations(spec),
         log_path: layout::container_log_name(id),
@@ -51,9 +81,19 @@ pub fn config(id: StepId, spec: &ContainerSpec, user: &User, image: &str, attemp
         tty: spec.tty,
         linux: Some(LinuxContainerConfig {
             resources: Some(resources(&spec.resources)),
-            security_context: Some(security(spec, user)),
+            security_context: Some(security(spec, given)),
         }),
         cdi_devices: spec.devices.iter().map(|name| CdiDevice { name: name.clone() }).collect(),
+    }
+}
+
+/// Private: what is mounted on one side stays there.
+fn mount(mount: &HostMount) -> Mount {
+    Mount {
+        container_path: mount.target.to_string_lossy().into_owned(),
+        host_path: mount.host.to_string_lossy().into_owned(),
+        readonly: mount.read_only,
+        propagation: MountPropagation::PropagationPrivate.into(),
     }
 }
 
@@ -77,15 +117,24 @@ fn annotations(spec: &ContainerSpec) -> std::collections::HashMap<String, String
 }
 
 /// No new privileges, and without a user namespace no capability at all: a
-/// set-uid program in a user's image must not become root on the node.
-fn security(spec: &ContainerSpec, user: &User) -> LinuxContainerSecurityContext {
+/// set-uid program in a user's image must not become root on the node. In one,
+/// the runtime's usual capabilities reach only what belongs to the namespace.
+fn security(spec: &ContainerSpec, given: &Given<'_>) -> LinuxContainerSecurityContext {
+    let groups = match given.ranges {
+        None => given.user.groups.clone(),
+        Some(ranges) => plan::inside_groups(given.user, ranges),
+    };
+    let (add_capabilities, drop_capabilities) = match given.ranges {
+        None => (given.capabilities.to_vec(), vec!["ALL".to_owned()]),
+        Some(_) => (Vec::new(), Vec::new()),
+    };
     let id = |value: u32| Some(Int64Value { value: i64::from(value) });
     LinuxContainerSecurityContext {
-        capabilities: Some(Capability { add_capabilities: Vec::new(), drop_capabilities: vec!["ALL".to_owned()] }),
-        namespace_options: Some(sandbox::namespaces(spec.pod.namespaces)),
+        capabilities: Some(Capability { add_capabilities, drop_capabilities }),
+        namespace_options: Some(sandbox::namespaces(spec.pod.namespaces, given.ranges)),
         run_as_user: id(spec.pod.run_as_user),
         run_as_group: id(spec.pod.run_as_group),
-        supplemental_groups: user.groups.iter().map(|&group| i64::from(group)).collect(),
+        supplemental_groups: groups.into_iter().map(i64::from).collect(),
         supplemental_groups_policy: SupplementalGroupsPolicy::Strict.into(),
         no_new_privs: true,
         masked_paths: MASKED.map(str::to_owned).into(),

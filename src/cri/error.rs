@@ -101,6 +101,20 @@ impl CriError {
         let why = ["no such file or directory", "executable file not found", "permission denied"];
         message.contains("exec: ") && why.iter().any(|why| message.contains(why))
     }
+
+    /// Whether an OCI runtime failed to set the flags of a mount that are locked.
+    ///
+    /// As above, no code tells it; what follows is a second try that asks for less.
+    pub fn names_locked_mount(&self) -> bool {
+        let Self::Refused { message, .. } = self else { return false };
+        message.contains("error mounting") && message.contains("operation not permitted")
+    }
+
+    /// Whether containerd 1.7 is copying the image for the same user namespace for another container.
+    pub fn names_snapshot_in_the_making(&self) -> bool {
+        let Self::Refused { message, .. } = self else { return false };
+        message.contains("-remap\"") && message.contains("already exists")
+    }
 }
 
 /// The innermost cause says what happened; the layers above only that something did.

@@ -24,6 +24,16 @@ pub fn pod_selector(job: u32, uid: u32) -> HashMap<String, String> {
     ])
 }
 
+/// The label on everything of ours.
+pub fn ours() -> HashMap<String, String> {
+    HashMap::from([(OURS.to_owned(), "true".to_owned())])
+}
+
+/// The job and user that a pod's labels name.
+pub fn job_and_uid(labels: &HashMap<String, String>) -> Option<(u32, u32)> {
+    Some((labels.get("job_id")?.parse().ok()?, labels.get("uid")?.parse().ok()?))
+}
+
 /// The labels that single out a step's container; craned's attach and exec use the same.
 pub fn container_selector(id: StepId, uid: u32) -> HashMap<String, String> {
     let mut labels = pod_selector(id.job, uid);

@@ -1,10 +1,11 @@
 //! From a pod's description to CRI's sandbox configuration. Pure.
 
 use crate::cri::api::{
-    DnsConfig, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    PodSandboxMetadata, PortMapping, SecurityProfile, security_profile::ProfileType,
+    DnsConfig, IdMapping, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
+    PodSandboxConfig, PodSandboxMetadata, PortMapping, SecurityProfile, UserNamespace, security_profile::ProfileType,
 };
 use crate::cri::labels::{INTERNAL, NAMESPACE};
+use crate::identity::idmap::{Range, Ranges};
 use crate::spec::{IpcMode, Namespaces, NetworkMode, PidMode, PodSpec};
 use prost::Message;
 use std::collections::HashMap;
@@ -19,6 +20,17 @@ impl Config {
         self.0.encode_to_vec()
     }
 
+    /// The ids of its user namespace; `None` where it has none.
+    pub fn ranges(&self) -> Option<Ranges> {
+        let context = self.0.linux.as_ref()?.security_context.as_ref()?;
+        let options = context.namespace_options.as_ref()?.userns_options.as_ref()?;
+        let range = |mappings: &[IdMapping]| {
+            let [IdMapping { host_id, container_id: 0, length }] = *mappings else { return None };
+            Range::new(u64::from(host_id), u64::from(length)).ok()
+        };
+        Some(Ranges { uids: range(&options.uids)?, gids: range(&options.gids)? })
+    }
+
     /// From protobuf.
     ///
     /// # Errors
@@ -29,7 +41,7 @@ impl Config {
 }
 
 /// The configuration of a job's pod; `attempt` makes its name new after a failed try.
-pub fn config(pod: &PodSpec, attempt: u32) -> Config {
+pub fn config(pod: &PodSpec, ranges: Option<Ranges>, attempt: u32) -> Config {
     let own_network = pod.namespaces.network == NetworkMode::Pod;
     Config(PodSandboxConfig {
         metadata: Some(PodSandboxMetadata {
@@ -47,7 +59,7 @@ pub fn config(pod: &PodSpec, attempt: u32) -> Config {
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: pod.cgroup_parent.clone().unwrap_or_default(),
             security_context: Some(LinuxSandboxSecurityContext {
-                namespace_options: Some(namespaces(pod.namespaces)),
+                namespace_options: Some(namespaces(pod.namespaces, ranges)),
                 seccomp: Some(seccomp()),
             }),
         }),
@@ -55,7 +67,7 @@ pub fn config(pod: &PodSpec, attempt: u32) -> Config {
 }
 
 /// The namespaces of pod and container alike: runtimes want them equal.
-pub fn namespaces(wanted: Namespaces) -> NamespaceOption {
+pub fn namespaces(wanted: Namespaces, ranges: Option<Ranges>) -> NamespaceOption {
     let network = match wanted.network {
         NetworkMode::Pod => NamespaceMode::Pod,
         NetworkMode::Node => NamespaceMode::Node,
@@ -67,7 +79,23 @@ pub fn namespaces(wanted: Namespaces) -> NamespaceOption {
     let ipc = match wanted.ipc {
         IpcMode::Pod => NamespaceMode::Pod,
     };
-    NamespaceOption { network: network.into(), pid: pid.into(), ipc: ipc.into(), ..NamespaceOption::default() }
+    NamespaceOption {
+        network: network.into(),
+        pid: pid.into(),
+        ipc: ipc.into(),
+        userns_options: ranges.map(user_namespace),
+        ..NamespaceOption::default()
+    }
+}
+
+/// One range each from id 0 on: runtimes accept no more.
+fn user_namespace(ranges: Ranges) -> UserNamespace {
+    let mapping = |range: Range| IdMapping { host_id: range.start(), container_id: 0, length: range.size() };
+    UserNamespace {
+        mode: NamespaceMode::Pod.into(),
+        uids: vec![mapping(ranges.uids)],
+        gids: vec![mapping(ranges.gids)],
+    }
 }
 
 /// The runtime's own system call filter; without a word CRI means none.

@@ -7,11 +7,15 @@
 use crate::cri::api::{ContainerState, ContainerStatusResponse};
 use crate::cri::client::{Client, Detail};
 use crate::cri::error::{Class, CriError};
-use crate::cri::witness::Certainty;
-use crate::outcome::End;
+use crate::cri::info;
+use crate::cri::oom::Counters;
+use crate::cri::witness::{Certainty, Memory, OomKills, judge};
+use crate::outcome::{End, Outcome};
 use crate::sys::cgroup;
 use crate::sys::pidfd::Process;
-use std::cell::RefCell;
+use nix::sys::signal::Signal;
+use std::cell::{Cell, RefCell};
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -25,6 +29,36 @@ const SEEING_SELDOM: Duration = Duration::from_millis(100);
 const LONG_START: Duration = Duration::from_secs(1);
 /// Between two questions about a start whose answer did not come.
 const SETTLING: Duration = Duration::from_secs(1);
+
+/// A container's init could not be killed without the runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum KillError {
+    /// It was never seen.
+    #[error("cannot kill the init of container {id}: its process is unknown")]
+    Unknown {
+        /// The runtime's id.
+        id: String,
+    },
+    /// The process taken for it is not in the container's cgroup.
+    #[error("did not kill process {pid}: it is not in the cgroup of container {id}")]
+    Foreign {
+        /// The runtime's id.
+        id: String,
+        /// The process.
+        pid: i32,
+    },
+    /// The kernel did not do it.
+    #[error("cannot kill process {pid} of container {id}: {source}")]
+    Refused {
+        /// The runtime's id.
+        id: String,
+        /// The process.
+        pid: i32,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
 
 /// From when on a runtime names the pid of a container's init.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +78,17 @@ pub struct Held {
     /// The runtime's id.
     pub id: String,
     init: RefCell<Option<Init>>,
+    oom: Option<Counters>,
+    /// What had been counted when the init ended.
+    counted: Cell<OomKills>,
+    stopped: Cell<bool>,
 }
 
 impl Held {
+    fn new(id: String, init: Option<Init>, oom: Option<Counters>) -> Self {
+        Self { id, init: RefCell::new(init), oom, counted: Cell::default(), stopped: Cell::new(false) }
+    }
+
     /// Its init, if we could hold it.
     pub fn init(&self) -> Option<Init> {
         self.init.borrow().clone()
@@ -54,12 +96,61 @@ impl Held {
 
     /// Holds another process from now on.
     pub(super) fn replace(&self, init: Option<Init>) {
-        *self.init.borrow_mut() = init;
+        let pid = |init: &Option<Init>| init.as_ref().map(|(process, _)| process.pid);
+        let before = self.init.replace(init);
+        if pid(&before) != pid(&self.init.borrow()) {
+            // It was the end of a process that was not the init.
+            self.counted.set(OomKills::Unknown);
+        }
     }
 
     /// Whether the init has ended for sure, whatever the runtime knows of it yet.
     pub fn has_ended(&self) -> bool {
         self.init().is_some_and(|(process, certainty)| certainty == Certainty::Named && process.has_ended())
+    }
+
+    /// How it ended, where the kernel can tell for sure, whatever the runtime knows of it yet.
+    pub fn end_for_sure(&self) -> Option<Outcome> {
+        let named = end(self).filter(|(_, certainty)| *certainty == Certainty::Named)?;
+        Some(judge(Some(named), None, self.memory()))
+    }
+
+    /// Keeps what the kernel counted of out-of-memory kills, now that the init has ended.
+    pub(super) fn count(&self) {
+        self.counted.set(self.kills_now());
+    }
+
+    /// What is known of its memory after its end.
+    pub(super) fn memory(&self) -> Memory {
+        Memory { kills: self.counted.get().max(self.kills_now()), stopped: self.stopped.get() }
+    }
+
+    fn kills_now(&self) -> OomKills {
+        self.oom.as_ref().map_or(OomKills::Unknown, Counters::kills)
+    }
+
+    /// From now on a SIGKILL may be ours.
+    pub fn note_stop(&self) {
+        self.stopped.set(true);
+    }
+
+    /// Kills the init without the runtime. One that has ended is success.
+    ///
+    /// What was taken for the init long ago, or only seen, must be in the container's cgroup now.
+    ///
+    /// # Errors
+    /// [`KillError`]; nothing was killed.
+    pub fn kill(&self) -> Result<(), KillError> {
+        let id = || self.id.clone();
+        let (process, _) = self.init().ok_or_else(|| KillError::Unknown { id: id() })?;
+        let pid = process.pid;
+        if process.has_ended() {
+            return Ok(());
+        }
+        if certainty(&self.id, pid) != Certainty::Named {
+            return Err(KillError::Foreign { id: id(), pid });
+        }
+        process.signal(Signal::SIGKILL).map_err(|source| KillError::Refused { id: id(), pid, source })
     }
 }
 
@@ -84,13 +175,22 @@ pub async fn start(client: &Client, id: &str, cgroup_parent: Option<&str>, namin
         result = seen.while_running(settle(client, id, result)).await;
     }
     result?;
+    let (counters, in_job) = (seen.counters(), seen.in_job);
     let mut init = seen.choose(named);
     if init.is_none() {
         // Not seen where it should be: the runtime says where it is, for the check that follows.
         let status = client.status(id, Detail::WithPid).await;
         init = status.ok().as_ref().and_then(pid_of).and_then(|pid| hold(id, pid));
     }
-    Ok(Held { id: id.to_owned(), init: RefCell::new(init) })
+    let oom = counters.or_else(|| init.as_ref().and_then(|(process, _)| counters_of(process.pid, id, in_job)));
+    Ok(Held::new(id.to_owned(), init, oom))
+}
+
+/// Those of the group a process is in, for containers whose group is not where it should be.
+fn counters_of(pid: i32, id: &str, in_job: bool) -> Option<Counters> {
+    let groups = cgroup::groups_of(pid).ok()?.into_iter().map(|(_, path)| path);
+    let own: Vec<_> = groups.filter(|path| path.contains(id)).collect();
+    Counters::open(&cgroup::member_files(&own).ok()?, in_job)
 }
 
 /// Finds out what became of a start whose answer did not come.
@@ -129,14 +229,9 @@ pub(super) fn end(held: &Held) -> Option<(End, Certainty)> {
     held.init().and_then(|(process, certainty)| process.end().map(|end| (end, certainty)))
 }
 
-/// The pid of a container's init: `info["info"]` is JSON with a `pid`.
+/// The pid of a container's init, in a verbose answer.
 pub fn pid_of(status: &ContainerStatusResponse) -> Option<i32> {
-    #[derive(serde::Deserialize)]
-    struct Info {
-        pid: Option<i64>,
-    }
-    let info: Info = serde_json::from_str(status.info.get("info")?).ok()?;
-    info.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|&pid| pid > 1)
+    info::pid(&status.info)
 }
 
 pub(super) fn state(status: &ContainerStatusResponse) -> ContainerState {
@@ -146,8 +241,12 @@ pub(super) fn state(status: &ContainerStatusResponse) -> ContainerState {
 /// Processes seen alone in the container's cgroup.
 struct Seen {
     id: String,
-    files: Vec<PathBuf>,
+    groups: [String; 2],
+    /// Where their members are listed, from the first look on.
+    files: Option<Vec<PathBuf>>,
     candidates: Vec<(Process, u32)>,
+    in_job: bool,
+    oom: Option<Counters>,
 }
 
 impl Seen {
@@ -155,8 +254,8 @@ impl Seen {
         // containerd's own default parent, and CRI-O's prefix.
         let parent = cgroup_parent.unwrap_or("/k8s.io");
         let groups = [format!("{parent}/{id}"), format!("{parent}/crio-{id}")];
-        let files = cgroup::member_files(&groups).unwrap_or_default();
-        Self { id: id.to_owned(), files, candidates: Vec::new() }
+        let in_job = cgroup_parent.is_some();
+        Self { id: id.to_owned(), groups, files: None, candidates: Vec::new(), in_job, oom: None }
     }
 
     /// Looks again and again while `work` runs.
@@ -187,11 +286,23 @@ impl Seen {
     }
 
     fn look(&mut self) {
-        let [pid] = cgroup::members(&self.files)[..] else { return };
+        // Not before the call is on its way: a node with many containers has many mounts.
+        let files = self.files.get_or_insert_with(|| cgroup::member_files(&self.groups).unwrap_or_default());
+        let members = cgroup::members(files);
+        if self.oom.is_none() && !members.is_empty() {
+            self.oom = Counters::open(files, self.in_job);
+        }
+        let [pid] = members[..] else { return };
         match self.candidates.iter_mut().find(|(process, _)| process.pid == pid) {
             Some((_, times)) => *times += 1,
             None => self.candidates.extend(Process::open(pid).ok().map(|process| (process, 1))),
         }
+    }
+
+    /// The container's counters, opened early or, if it was quicker than us, now.
+    fn counters(&mut self) -> Option<Counters> {
+        let files = self.files.as_deref().unwrap_or_default();
+        self.oom.take().or_else(|| Counters::open(files, self.in_job))
     }
 
     /// The process the runtime names, else the one seen most: a runtime's own
@@ -205,5 +316,26 @@ impl Seen {
             Some(at) => Some((Rc::new(self.candidates.swap_remove(at).0), certainty(&self.id, pid))),
             None => hold(&self.id, pid),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_outside_the_containers_cgroup_is_not_killed() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let process = Rc::new(Process::open(i32::try_from(child.id()).unwrap()).unwrap());
+        let init = Some((Rc::clone(&process), Certainty::Named));
+        let id = "no-group-is-named-so".to_owned();
+        let held = Held::new(id, init, None);
+        let refused = held.kill();
+        let lived = !process.has_ended();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(matches!(refused, Err(KillError::Foreign { .. })) && lived, "{refused:?}");
+        held.kill().unwrap();
     }
 }

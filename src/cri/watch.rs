@@ -8,7 +8,7 @@ use crate::cri::client::{Client, Detail};
 use crate::cri::error::Class;
 use crate::cri::start::{Held, end, hold, pid_of, state};
 use crate::cri::witness::{Certainty, RuntimeWord, judge};
-use crate::outcome::Outcome;
+use crate::outcome::{End, Outcome};
 use crate::sys::ticks::Ticks;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -60,6 +60,8 @@ impl Watcher<'_> {
         };
         tokio::select! {
             result = process.ended() => {
+                // Before anything else: the runtime is about to remove the cgroup that counts.
+                self.held.count();
                 if let Err(error) = result {
                     tracing::warn!(%error, pid = process.pid, "cannot watch the container's init; asking the runtime instead");
                     sleep(BLIND).await;
@@ -75,28 +77,34 @@ impl Watcher<'_> {
         let mut pause = EAGER.0;
         loop {
             let runs = match self.look().await {
-                Ok(Answer::Ended(word)) => return Some(judge(end(self.held), Some(&word))),
+                Ok(Answer::Ended(word)) => return Some(self.judge(end(self.held), Some(&word))),
                 Ok(Answer::Runs) if self.corrected().await => return None,
                 Ok(Answer::Runs) => true,
                 // Its end will wake us, whenever the runtime is back.
                 Ok(Answer::Away) if self.held.init().is_some() && !self.has_ended() => return None,
                 Ok(Answer::Away) => false,
-                Err(Gone) => return Some(judge(end(self.held), None)),
+                Err(Gone) => return Some(self.judge(end(self.held), None)),
             };
             if begun.elapsed() > RUNTIME_WORD_LIMIT {
                 match end(self.held) {
                     Some(known @ (_, Certainty::Named)) => {
                         tracing::warn!("the runtime does not know of the container's end; the kernel's word counts");
-                        return Some(judge(Some(known), None));
+                        return Some(self.judge(Some(known), None));
                     }
                     // An old kernel, and a runtime that will not notice: nobody can tell.
-                    None if runs && self.has_ended() => return Some(judge(None, None)),
+                    None if runs && self.has_ended() => return Some(self.judge(None, None)),
                     _ => {}
                 }
             }
             sleep(pause).await;
             pause = if begun.elapsed() < HEALTHY { pause } else { (pause * 2).min(EAGER.1) };
         }
+    }
+
+    fn judge(&self, kernel: Option<(End, Certainty)>, runtime: Option<&RuntimeWord>) -> Outcome {
+        let memory = self.held.memory();
+        tracing::debug!(?kernel, runtime = ?runtime.map(|word| (word.exit_code, &word.reason)), ?memory, "container ended");
+        judge(kernel, runtime, memory)
     }
 
     async fn look(&self) -> Result<Answer, Gone> {

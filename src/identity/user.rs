@@ -1,5 +1,6 @@
 //! A user as a container needs one.
 
+use crate::identity::idmap::Ranges;
 use serde::{Deserialize, Serialize};
 
 /// A user and their groups.
@@ -17,4 +18,15 @@ pub struct User {
     pub home: String,
     /// Login shell.
     pub shell: String,
+}
+
+/// A user, and what their user namespaces are made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The user.
+    pub user: User,
+    /// The user's subordinate ids, where they were asked for.
+    pub ranges: Option<Ranges>,
+    /// What the administrator lets containers without a user namespace keep.
+    pub capabilities: Vec<String>,
 }

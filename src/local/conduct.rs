@@ -18,7 +18,7 @@ use crate::local::craned::Report;
 use crate::local::display::{Display, LastLine};
 use crate::local::interrupts::Interrupts;
 use crate::local::place::Place;
-use crate::local::plan::{self, CONTAINER_STEP, Network, POD_STEP, Request};
+use crate::local::plan::{self, CONTAINER_STEP, Isolation, POD_STEP, Request};
 use crate::local::{Ended, LocalError, grpc, traces};
 use crate::outcome::FinalStatus;
 use crate::wire::crane::JobStatus;
@@ -42,7 +42,7 @@ const NO_LIMIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 pub struct Conductor<'a> {
     request: &'a Request,
     place: &'a Place,
-    network: Network,
+    isolation: Isolation,
     log_dir: LogDir,
     reports: mpsc::UnboundedReceiver<Report>,
     interrupts: Interrupts,
@@ -71,7 +71,7 @@ impl<'a> Conductor<'a> {
     pub fn new(
         request: &'a Request,
         place: &'a Place,
-        network: Network,
+        isolation: Isolation,
         reports: mpsc::UnboundedReceiver<Report>,
         interrupts: Interrupts,
         say: &'a dyn Fn(&str),
@@ -80,7 +80,7 @@ impl<'a> Conductor<'a> {
         Self {
             request,
             place,
-            network,
+            isolation,
             log_dir,
             reports,
             interrupts,
@@ -117,12 +117,12 @@ impl<'a> Conductor<'a> {
     }
 
     async fn run_steps(&mut self) -> Result<Ended, LocalError> {
-        let message = plan::pod_step(self.request, self.place, self.network);
+        let message = plan::pod_step(self.request, self.place, self.isolation);
         self.pod = Some(self.start(POD_STEP, message).await?);
         if let Some(ended) = self.wait_for_pod().await? {
             return Ok(ended);
         }
-        let message = plan::container_step(self.request, self.place, self.network);
+        let message = plan::container_step(self.request, self.place, self.isolation);
         self.container = Some(self.start(CONTAINER_STEP, message).await?);
         // The supervisor has made it before it was ready, and nothing runs yet: no line is missed.
         let log = self.log_dir.container_log(self.place.step(CONTAINER_STEP));
@@ -198,8 +198,9 @@ impl<'a> Conductor<'a> {
     }
 
     async fn ask_to_stop(&mut self) -> Result<(), LocalError> {
+        grpc::cancel(self.place.step(CONTAINER_STEP)).await?;
         self.stop_asked = true;
-        grpc::cancel(self.place.step(CONTAINER_STEP)).await
+        Ok(())
     }
 
     /// The next thing that matters. A report always comes before its sender's death.

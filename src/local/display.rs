@@ -8,7 +8,8 @@ use crate::local::LocalError;
 use crate::logs::display::LineAssembler;
 use crate::logs::follow::Follower;
 use crate::logs::line::Stream;
-use std::io::{self, Write};
+use crate::sys::stdio;
+use std::io;
 use std::path::{Path, PathBuf};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -125,17 +126,9 @@ fn collect(pieces: &mut Vec<(Stream, Vec<u8>)>, stream: Stream, bytes: &[u8]) ->
 }
 
 fn write_piece(stream: Stream, bytes: &[u8]) -> io::Result<()> {
-    let result = match stream {
-        Stream::Stdout => {
-            let mut stdout = io::stdout().lock();
-            stdout.write_all(bytes).and_then(|()| stdout.flush())
-        }
-        Stream::Stderr => io::stderr().lock().write_all(bytes),
-    };
-    match result {
-        // Whoever read us has seen enough; the container goes on.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+    match stream {
+        Stream::Stdout => stdio::out(bytes),
+        Stream::Stderr => stdio::err(bytes),
     }
 }
 

@@ -29,6 +29,20 @@ pub enum LocalError {
         /// Why not.
         reason: String,
     },
+    /// A user namespace was asked for and cannot be had.
+    #[error(
+        "cannot give the container the user namespace that --userns asks for: {reason}; --userns=false runs it without"
+    )]
+    NoUserNamespace {
+        /// Why not.
+        reason: String,
+    },
+    /// Towards the mounted files, root inside would be the node's root.
+    #[error(
+        "cannot mount host paths (-v) into a user namespace for a job of root; \
+         say whose job it is with --as UID[:GID], or --userns=false to run without"
+    )]
+    RootMounts,
     /// A number cannot be claimed.
     #[error("cannot make the job's private directory {path}: {source}")]
     Claim {

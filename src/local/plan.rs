@@ -46,7 +46,11 @@ pub struct Request {
     /// The job's user.
     pub user: Ids,
     /// Ids of the container's processes.
-    pub run_as: Ids,
+    pub run_as: RunAs,
+    /// Whether the pod gets users of its own; `None`: as configured, where the runtime can.
+    pub user_namespace: Option<bool>,
+    /// Host paths in the container.
+    pub mounts: Vec<Mount>,
     /// `None`: whatever the runtime has.
     pub network: Option<Network>,
     /// Published ports.
@@ -72,6 +76,42 @@ pub struct Ids {
     pub uid: u32,
     /// Primary group.
     pub gid: u32,
+}
+
+/// Ids of the container's processes, which depend on whose users they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunAs {
+    /// With the node's users.
+    pub on_node: Ids,
+    /// With users of the pod's own.
+    pub in_namespace: Ids,
+}
+
+/// A host path in the container, as the map in craned's message writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Path on the node; a relative one starts at the working directory.
+    pub host: String,
+    /// Absolute path in the container, with `:ro` or `:rw` where that was said.
+    pub container: String,
+}
+
+/// What the pod has of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isolation {
+    /// Its network.
+    pub network: Network,
+    /// Its users.
+    pub users: Users,
+}
+
+/// Whose uids and gids there are in the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Users {
+    /// The node's.
+    Nodes,
+    /// Its own, in a user namespace.
+    Own,
 }
 
 /// Which network the pod is in.
@@ -108,22 +148,22 @@ pub enum Protocol {
 }
 
 /// The init message of the pod step.
-pub fn pod_step(request: &Request, place: &Place, network: Network) -> InitSupervisorRequest {
+pub fn pod_step(request: &Request, place: &Place, isolation: Isolation) -> InitSupervisorRequest {
     let mut message = common(request, place, POD_STEP);
     message.step_spec = Some(StepToD {
         step_type: StepType::Daemon.into(),
-        pod_meta: Some(pod_meta(request, network)),
+        pod_meta: Some(pod_meta(request, isolation)),
         ..step(request, place, POD_STEP)
     });
     message
 }
 
 /// The init message of the container step.
-pub fn container_step(request: &Request, place: &Place, network: Network) -> InitSupervisorRequest {
+pub fn container_step(request: &Request, place: &Place, isolation: Isolation) -> InitSupervisorRequest {
     let mut message = common(request, place, CONTAINER_STEP);
     message.step_spec = Some(StepToD {
         step_type: StepType::Primary.into(),
-        pod_meta: Some(pod_meta(request, network)),
+        pod_meta: Some(pod_meta(request, isolation)),
         container_meta: Some(container_meta(request)),
         // The one task of a container step has all of it.
         task_res_map: HashMap::from([(0, resources(request))]),
@@ -221,8 +261,12 @@ fn resources(request: &Request) -> ResourceInNodeV3 {
     }
 }
 
-fn pod_meta(request: &Request, network: Network) -> PodJobAdditionalMeta {
-    let network = match network {
+fn pod_meta(request: &Request, isolation: Isolation) -> PodJobAdditionalMeta {
+    let (userns, run_as) = match isolation.users {
+        Users::Nodes => (false, request.run_as.on_node),
+        Users::Own => (true, request.run_as.in_namespace),
+    };
+    let network = match isolation.network {
         Network::Node => pod::NamespaceMode::Node,
         Network::Pod => pod::NamespaceMode::Pod,
     };
@@ -234,8 +278,9 @@ fn pod_meta(request: &Request, network: Network) -> PodJobAdditionalMeta {
             ipc: pod::NamespaceMode::Pod.into(),
             target_id: String::new(),
         }),
-        run_as_user: request.run_as.uid,
-        run_as_group: request.run_as.gid,
+        userns,
+        run_as_user: run_as.uid,
+        run_as_group: run_as.gid,
         ports: request.ports.iter().map(port).collect(),
         dns_servers: request.dns.iter().map(IpAddr::to_string).collect(),
         ..PodJobAdditionalMeta::default()
@@ -268,6 +313,7 @@ fn container_meta(request: &Request) -> ContainerJobAdditionalMeta {
         args: request.command.clone(),
         workdir: request.workdir.clone().unwrap_or_default(),
         env: request.env.clone(),
+        mounts: request.mounts.iter().map(|mount| (mount.host.clone(), mount.container.clone())).collect(),
         ..ContainerJobAdditionalMeta::default()
     }
 }
@@ -278,33 +324,5 @@ fn text(path: &std::path::Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::layout::TempDir;
-    use crate::local::testing::{Scratch, request};
-
-    #[test]
-    fn the_two_messages_have_the_shapes_the_contract_tells_steps_apart_by() {
-        let scratch = Scratch::new("plan");
-        let place = Place::claim_in(scratch.path(), &TempDir::new(scratch.path()), 1).unwrap();
-        let request = Request { time: Some(Duration::from_secs(2)), memory: Some(1 << 20), ..request() };
-
-        let pod = pod_step(&request, &place, Network::Node);
-        let spec = pod.step_spec.clone().unwrap();
-        assert_eq!((pod.step_id, spec.step_type()), (0, StepType::Daemon));
-        assert!(spec.pod_meta.is_some() && spec.container_meta.is_none());
-        assert!(spec.task_res_map.is_empty() && spec.time_limit.is_none());
-
-        let container = container_step(&request, &place, Network::Node);
-        let spec = container.step_spec.clone().unwrap();
-        assert_eq!((container.step_id, spec.step_type()), (1, StepType::Primary));
-        assert_eq!((container.job_id, spec.job_id), (pod.job_id, pod.job_id));
-        assert_eq!(spec.task_res_map[&0].memory_bytes, 1 << 20);
-        assert_eq!(spec.time_limit.map(|limit| limit.seconds), Some(2));
-        let meta = spec.container_meta.unwrap();
-        assert_eq!(meta.image.unwrap().image, "alpine:latest");
-        assert_eq!(spec.pod_meta, pod.step_spec.unwrap().pod_meta);
-        let config = container.container_config.unwrap();
-        assert_eq!(config.runtime_endpoint, "unix:///run/a.sock");
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

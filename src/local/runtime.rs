@@ -1,8 +1,8 @@
 //! Asks the runtime, before anything is made, whether it is there and what it has.
 
 use crate::cri::api::runtime_service_client::RuntimeServiceClient;
-use crate::cri::api::{StatusRequest, VersionRequest};
-use crate::local::{LocalError, grpc};
+use crate::cri::api::{RuntimeStatus, StatusRequest, VersionRequest};
+use crate::local::{LocalError, features, grpc};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -22,8 +22,28 @@ pub enum PodNetwork {
     NotReady(String),
 }
 
+/// Which pods can have a user namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserNamespaces {
+    /// All, as far as the runtime says.
+    Everywhere,
+    /// Pods with a network of their own.
+    WithPodNetwork,
+    /// None, for this reason.
+    Nowhere(String),
+}
+
+/// What the runtime can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Networks of pods' own.
+    pub pod_network: PodNetwork,
+    /// User namespaces.
+    pub user_namespaces: UserNamespaces,
+}
+
 /// Calls the runtime on `socket`.
-pub async fn probe(socket: &Path) -> Result<PodNetwork, LocalError> {
+pub async fn probe(socket: &Path) -> Result<Offer, LocalError> {
     match timeout(PROBE_LIMIT, ask(socket)).await {
         Ok(answer) => answer,
         Err(_) => Err(unreachable(
@@ -34,24 +54,28 @@ pub async fn probe(socket: &Path) -> Result<PodNetwork, LocalError> {
     }
 }
 
-async fn ask(socket: &Path) -> Result<PodNetwork, LocalError> {
+async fn ask(socket: &Path) -> Result<Offer, LocalError> {
     // A plain connection first: its error says what is wrong, a channel's does not.
     UnixStream::connect(socket).await.map_err(|error| cannot_connect(socket, &error))?;
     let channel = grpc::connect(socket, PROBE_LIMIT).await;
     let channel = channel.map_err(|error| unreachable(socket, grpc::innermost(&error), NOT_CRI))?;
     let mut runtime = RuntimeServiceClient::new(channel);
-    runtime
-        .version(VersionRequest::default())
-        .await
-        .map_err(|status| unreachable(socket, describe(&status), NOT_CRI))?;
+    let version = runtime.version(VersionRequest::default()).await;
+    let version = version.map_err(|status| unreachable(socket, describe(&status), NOT_CRI))?.into_inner();
     let status = runtime.status(StatusRequest::default()).await;
-    let status = status.map_err(|status| LocalError::RuntimeStatus { reason: describe(&status) })?;
-    let conditions = status.into_inner().status.unwrap_or_default().conditions;
-    // A runtime that does not say is taken to have one: creating the pod will tell.
-    Ok(match conditions.into_iter().find(|condition| condition.r#type == "NetworkReady" && !condition.status) {
+    let status = status.map_err(|status| LocalError::RuntimeStatus { reason: describe(&status) })?.into_inner();
+    Ok(Offer {
+        user_namespaces: features::user_namespaces(&version, &status.runtime_handlers),
+        pod_network: pod_network(status.status.unwrap_or_default()),
+    })
+}
+
+/// A runtime that does not say is taken to have one: creating the pod will tell.
+fn pod_network(status: RuntimeStatus) -> PodNetwork {
+    match status.conditions.into_iter().find(|condition| condition.r#type == "NetworkReady" && !condition.status) {
         None => PodNetwork::Ready,
         Some(condition) => PodNetwork::NotReady(condition.message),
-    })
+    }
 }
 
 const NOT_CRI: &str =

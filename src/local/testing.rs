@@ -1,7 +1,7 @@
 //! What the tests of `local` share: a scratch directory that goes away, and a runtime.
 
 use crate::config::Config;
-use crate::local::plan::{Ids, Request};
+use crate::local::plan::{Ids, Request, RunAs};
 use std::path::{Path, PathBuf};
 
 /// A directory below the system's temporary one, removed when dropped.
@@ -46,7 +46,9 @@ pub fn request() -> Request {
         workdir: None,
         env: Default::default(),
         user: Ids { uid: 0, gid: 0 },
-        run_as: Ids { uid: 0, gid: 0 },
+        run_as: RunAs { on_node: Ids { uid: 0, gid: 0 }, in_namespace: Ids { uid: 0, gid: 0 } },
+        user_namespace: None,
+        mounts: Vec::new(),
         network: None,
         ports: Vec::new(),
         dns: Vec::new(),

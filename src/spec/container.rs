@@ -1,12 +1,12 @@
 //! The container of a container step.
 
-use super::{ImageSource, PodSpec, Rejection, Secret, environment, image};
+use super::{BindfsSpec, ImageSource, MountSpec, PodSpec, Rejection, Secret, environment, image, mount};
 use crate::cri::labels;
 use crate::ids::StepId;
 use crate::wire::crane::supervisor::InitSupervisorRequest;
 use crate::wire::crane::{ContainerJobAdditionalMeta, ResourceInNodeV3, StepToD};
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a container may use; `None` leaves it to the job's cgroup.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -50,6 +50,10 @@ pub struct ContainerSpec {
     pub tty: bool,
     /// CDI device names.
     pub devices: Vec<String>,
+    /// Host directories and files, parents first.
+    pub mounts: Vec<MountSpec>,
+    /// The administrator's bindfs, for mounts in a user namespace.
+    pub bindfs: Option<BindfsSpec>,
     /// Limits of its own.
     pub resources: Resources,
     /// Where the user's copy of the output goes.
@@ -66,8 +70,11 @@ pub(super) fn read(
     if step.task_res_map.len() != 1 {
         return Err(Rejection::new("task_res_map", "Container steps only support exactly one task"));
     }
-    if !meta.mounts.is_empty() {
-        return Err(Rejection::new("container_meta.mounts", "host mounts are not supported by this version"));
+    if !meta.mounts.is_empty() && pod.userns.is_some() && step.uid == 0 {
+        return Err(Rejection::of_user(
+            "container_meta.mounts",
+            "root's files are not mapped into a user namespace: submit the job as an ordinary user",
+        ));
     }
     if !step.cwd.starts_with('/') || step.cwd.contains('\0') {
         return Err(Rejection::new("step_spec.cwd", format!("{:?} is not an absolute path", step.cwd)));
@@ -90,6 +97,8 @@ pub(super) fn read(
         tty: meta.tty,
         devices: meta.cdi_devices.clone(),
         resources: resources(step),
+        mounts: mount::read(&meta.mounts, Path::new(&step.cwd))?,
+        bindfs: mount::bindfs(init)?,
         cwd: PathBuf::from(&step.cwd),
         pod,
     })

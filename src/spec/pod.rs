@@ -1,6 +1,6 @@
 //! A job's pod, as every step of the job describes it.
 
-use super::Rejection;
+use super::{Rejection, SubIdPolicy};
 use crate::cri::labels;
 use crate::ids::StepId;
 use crate::wire::crane::PodJobAdditionalMeta;
@@ -101,6 +101,8 @@ pub struct PodSpec {
     pub cgroup_parent: Option<String>,
     /// Where the runtime writes container logs.
     pub log_directory: String,
+    /// A user namespace of its own, and where its ids come from.
+    pub userns: Option<SubIdPolicy>,
     /// The user inside.
     pub run_as_user: u32,
     /// The primary group inside.
@@ -112,12 +114,6 @@ pub(super) fn read(init: &InitSupervisorRequest, step: &StepToD, id: StepId) -> 
         .pod_meta
         .as_ref()
         .ok_or_else(|| Rejection::new("step_spec.pod_meta", "missing: craned sends it on every container step"))?;
-    if meta.userns {
-        return Err(Rejection::new(
-            "pod_meta.userns",
-            "user namespaces are not supported by this version; nothing was run without one",
-        ));
-    }
     let (run_as_user, run_as_group) = run_as(meta, step)?;
     let namespaces = namespaces(meta)?;
     let domain = cluster_domain(init);
@@ -143,6 +139,7 @@ pub(super) fn read(init: &InitSupervisorRequest, step: &StepToD, id: StepId) -> 
         dns: dns(init, meta, &domain)?,
         cgroup_parent: cgroup_parent(&init.supv_cgroup_path)?,
         log_directory: init.log_dir.clone(),
+        userns: meta.userns.then(|| SubIdPolicy::read(init)).transpose()?,
         run_as_user,
         run_as_group,
     })
@@ -152,9 +149,13 @@ fn job_name(init: &InitSupervisorRequest, step: &StepToD) -> String {
     if init.job_name.is_empty() { step.name.clone() } else { init.job_name.clone() }
 }
 
-/// Without a user namespace only the job's own user; root may be anyone.
+/// Without a user namespace only the job's own user; root may be anyone. In one, the
+/// ids must lie in its range, which is not known yet.
 fn run_as(meta: &PodJobAdditionalMeta, step: &StepToD) -> Result<(u32, u32), Rejection> {
     let (user, group) = (meta.run_as_user, meta.run_as_group);
+    if meta.userns {
+        return Ok((user, group));
+    }
     if step.uid != 0 && user != step.uid {
         return Err(Rejection::of_user(
             "pod_meta.run_as_user",

@@ -22,6 +22,8 @@ pub enum Report {
 pub enum Acquisition {
     /// The pod sandbox and its record.
     Pod,
+    /// The staged mounts.
+    Mounts,
     /// The container.
     Container,
 }

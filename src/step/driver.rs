@@ -9,7 +9,6 @@ use crate::cleanup::entry::Entry;
 use crate::cleanup::{perform, reaper};
 use crate::control::{Request, Snapshot};
 use crate::cri::client::Client;
-use crate::cri::labels;
 use crate::cri::watch;
 use crate::exit_code;
 use crate::identity::look_up::LookUp;
@@ -21,15 +20,14 @@ use crate::spec::{ContainerSpec, Kind, StepSpec, Work};
 use crate::step::action::{Acquisition, Action, Report};
 use crate::step::event::{Event, Failure};
 use crate::step::machine::{Machine, Role};
+use crate::step::owed;
 use crate::step::parts::Parts;
-use crate::step::patience::{DRAIN_LIMIT, KEEP_LIMIT, OWING_LIMIT, Patience, UNSETTLED, UNSETTLED_REAPER};
-use crate::step::pod_record;
+use crate::step::patience::{DRAIN_LIMIT, KEEP_LIMIT, OWING_LIMIT, Patience, SERVED_UNDO, UNSETTLED, UNSETTLED_REAPER};
 use crate::step::stages::{self, Context, Found, Learnt};
 use crate::step::state::{Stage, State};
 use crate::step::timers::{Check, Limits};
 use crate::step::underway::{Next, Underway, clocks};
 use crate::sys;
-use nix::sys::signal::Signal;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -130,6 +128,9 @@ impl Driver {
             }
             Next::Stopped => None,
             Next::LimitsDue => self.check_limits(),
+            Next::OutOfPatience => {
+                Some(Event::OutOfPatience(self.found.held.as_ref().and_then(|held| held.end_for_sure())))
+            }
             Next::Delivered(report) => {
                 self.deliver_next();
                 matches!(report, Report::Final(_)).then_some(Event::Delivered)
@@ -162,15 +163,13 @@ impl Driver {
                 }
                 Action::StartLimits => {
                     self.limits.execute(clocks());
-                    if let Some(event) = self.check_limits() {
-                        // Already past: the stage about to begin is stopped by the next event.
-                        self.underway.patience.set(async move { event });
-                    }
+                    // One already past stops the stage about to begin.
+                    self.underway.limits.set(async {});
                 }
                 Action::Record(what) => {
                     if let Err(failure) = self.record(what) {
                         // Not written down, so not done: the stage fails instead of beginning.
-                        self.underway.stage.set(async move { (stage_of(what), Err(failure)) });
+                        self.underway.stage.set(async move { (owed::stage_of(what), Err(failure)) });
                         actions.retain(|action| !matches!(action, Action::Begin(_)));
                     }
                 }
@@ -182,14 +181,8 @@ impl Driver {
                 Action::Watch => self.watch(),
                 Action::Stop { grace } => self.stop(grace),
                 Action::Kill => self.kill(),
-                Action::Wait(wait) => {
-                    // Counts from here, not from when the loop comes to look at it.
-                    let over = sleep(wait);
-                    self.underway.patience.set(async move {
-                        over.await;
-                        Event::OutOfPatience
-                    });
-                }
+                // Counts from here, not from when the loop comes to look at it.
+                Action::Wait(wait) => self.underway.patience.set(sleep(wait)),
                 Action::Drain => self.drain(),
                 Action::Keep(outcome) => self.keep(outcome).await,
                 Action::Undo => self.undo(),
@@ -205,19 +198,16 @@ impl Driver {
         if created {
             self.start_copy();
         }
+        if let Some(mounts) =
+            self.found.mounts.clone().filter(|mounts| mounts.has_daemons() && self.underway.mounts.is_free())
+        {
+            self.underway.mounts.set(async move { Event::MountLost(mounts.lost().await) });
+        }
     }
 
     /// Writes down what is about to be acquired.
     fn record(&mut self, what: Acquisition) -> Result<(), Failure> {
-        let id = self.spec.id;
-        let entries = match what {
-            Acquisition::Pod => vec![
-                Entry::PodRecord { files: pod_record::files(&self.spec.temp_dir.job(id.job)) },
-                Entry::Pod { labels: labels::pod_selector(id.job, self.spec.uid) },
-            ],
-            Acquisition::Container => vec![Entry::Container { labels: labels::container_selector(id, self.spec.uid) }],
-        };
-        for entry in entries {
+        for entry in owed::entries(&self.spec, what) {
             self.claim.journal.record(entry).map_err(|error| Failure::new(exit_code::PREPARATION_FAILED, error))?;
         }
         Ok(())
@@ -225,7 +215,7 @@ impl Driver {
 
     fn begin(&mut self, stage: Stage) {
         self.acquiring = match stage {
-            Stage::User | Stage::Image => false,
+            Stage::User | Stage::Mounts | Stage::Image => false,
             Stage::Pod => self.spec.kind == Kind::Pod,
             Stage::Create | Stage::Start => true,
         };
@@ -273,6 +263,9 @@ impl Driver {
         };
         let client = self.client.clone();
         tracing::info!(container, grace_s = grace.as_secs(), "stopping the container");
+        if let Some(held) = &self.found.held {
+            held.note_stop();
+        }
         self.underway.stop.set(async move {
             // A runtime that restarts just now must not cost the program its TERM.
             if let Err(error) = client.when_there(|| client.stop(&container, grace)).await {
@@ -284,10 +277,8 @@ impl Driver {
     /// The kernel does what the runtime did not.
     fn kill(&mut self) {
         tracing::warn!("the container outlived its grace; killing it");
-        if let Some((process, _)) = self.found.held.as_ref().and_then(|held| held.init())
-            && let Err(error) = process.signal(Signal::SIGKILL)
-        {
-            tracing::warn!(%error, pid = process.pid, "cannot kill the container's init");
+        if let Some(Err(error)) = self.found.held.as_ref().map(|held| held.kill()) {
+            tracing::warn!(%error, "only the runtime can kill the container now");
         }
         self.stop(Duration::ZERO);
     }
@@ -322,8 +313,23 @@ impl Driver {
         let unsettled = if self.unsettled { UNSETTLED } else { Duration::ZERO };
         let copier = self.copier.take();
         self.underway.watch.clear();
+        self.underway.mounts.clear();
+        let mounts = self.found.mounts.take();
+        let patience = if self.found.held.is_some() { SERVED_UNDO } else { Duration::ZERO };
         self.underway.undo.set(async move {
-            perform::until_undone(&client, &entries, unsettled).await;
+            {
+                let undone = perform::until_undone(&client, &entries, unsettled);
+                tokio::pin!(undone);
+                if timeout(patience, &mut undone).await.is_err() {
+                    if let Some(mounts) = &mounts {
+                        mounts.kill();
+                    }
+                    undone.await;
+                }
+            }
+            if let Some(mounts) = mounts {
+                mounts.kill();
+            }
             finish_copy(copier, Duration::from_secs(1)).await;
             Event::CleanedUp
         });
@@ -378,13 +384,6 @@ impl Driver {
                 None
             }
         }
-    }
-}
-
-fn stage_of(what: Acquisition) -> Stage {
-    match what {
-        Acquisition::Pod => Stage::Pod,
-        Acquisition::Container => Stage::Create,
     }
 }
 

@@ -41,14 +41,16 @@ pub enum Event {
     StageDone(Stage),
     /// A stage failed.
     StageFailed(Stage, Failure),
+    /// A mount does not serve any more: which, and how it came.
+    MountLost(String),
     /// The container's end has been learnt.
     Ended(Outcome),
     /// The output is copied to its end, or as far as it goes.
     Drained,
     /// Everything acquired is undone.
     CleanedUp,
-    /// The wait last armed is over.
-    OutOfPatience,
+    /// The wait last armed is over; what the kernel can tell for sure of the container's end by now.
+    OutOfPatience(Option<Outcome>),
     /// craned has acknowledged the final report.
     Delivered,
 }

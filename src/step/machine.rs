@@ -31,6 +31,8 @@ pub struct Machine {
     job_ending: bool,
     /// craned wants no report.
     silent: bool,
+    /// The mount whose loss ends the step.
+    lost_mount: Option<String>,
 }
 
 impl Machine {
@@ -40,7 +42,7 @@ impl Machine {
             Role::Container => (State::Ready, vec![Action::Report(Report::Starting)]),
             Role::Pod => (State::Preparing { stage: Stage::User, stop: None }, vec![Action::Begin(Stage::User)]),
         };
-        (Self { role, patience, state, outcome: None, job_ending: false, silent: false }, actions)
+        (Self { role, patience, state, outcome: None, job_ending: false, silent: false, lost_mount: None }, actions)
     }
 
     /// Where the step is.
@@ -79,10 +81,11 @@ impl Machine {
             Event::Shutdown => self.shutdown(),
             Event::StageDone(stage) => self.stage_done(stage),
             Event::StageFailed(stage, failure) => self.stage_failed(stage, failure),
+            Event::MountLost(reason) => self.mount_lost(reason),
             Event::Ended(outcome) => self.ended(outcome),
             Event::Drained => self.drained(),
             Event::CleanedUp => self.cleaned_up(),
-            Event::OutOfPatience => self.out_of_patience(),
+            Event::OutOfPatience(end) => self.out_of_patience(end),
             Event::Delivered => self.delivered(),
         }
     }
@@ -126,6 +129,12 @@ impl Machine {
         actions
     }
 
+    /// A container that goes on without its files would do so in vain.
+    fn mount_lost(&mut self, reason: String) -> Vec<Action> {
+        self.lost_mount.get_or_insert(reason);
+        self.stop(Cause::MountLost)
+    }
+
     /// From here craned's short patience is the only wait.
     fn begin_job_end(&mut self) -> Vec<Action> {
         match self.state {
@@ -150,7 +159,7 @@ impl Machine {
 
     fn stop_while_preparing(&mut self, stage: Stage, cause: Cause) -> Vec<Action> {
         match stage {
-            Stage::User | Stage::Pod | Stage::Image => {
+            Stage::User | Stage::Pod | Stage::Mounts | Stage::Image => {
                 let mut actions = vec![Action::Abandon];
                 actions.extend(self.finish(Outcome::Stopped { cause, end: None }));
                 actions
@@ -203,12 +212,17 @@ impl Machine {
                 let record = std::iter::once(Action::Record(Acquisition::Pod));
                 record.chain(self.next_stage(Stage::Pod)).collect()
             }
-            (Role::Pod, Stage::Pod | Stage::Image | Stage::Create | Stage::Start, _) => {
+            (Role::Pod, Stage::Pod | Stage::Mounts | Stage::Image | Stage::Create | Stage::Start, _) => {
                 self.state = State::Running;
                 vec![Action::Report(Report::PodRunning)]
             }
             (Role::Container, Stage::User, _) => self.next_stage(Stage::Pod),
-            (Role::Container, Stage::Pod, _) => self.next_stage(Stage::Image),
+            (Role::Container, Stage::Pod, _) => {
+                let mut actions = vec![Action::Record(Acquisition::Mounts)];
+                actions.extend(self.next_stage(Stage::Mounts));
+                actions
+            }
+            (Role::Container, Stage::Mounts, _) => self.next_stage(Stage::Image),
             (Role::Container, Stage::Image, _) => {
                 let mut actions = vec![Action::Record(Acquisition::Container)];
                 actions.extend(self.next_stage(Stage::Create));
@@ -256,7 +270,7 @@ impl Machine {
     fn ended(&mut self, outcome: Outcome) -> Vec<Action> {
         let outcome = match self.state {
             State::Running => outcome,
-            State::Stopping { cause, .. } => after_stop(cause, outcome),
+            State::Stopping { cause, .. } => outcome.after_stop(cause),
             State::Ready
             | State::Preparing { .. }
             | State::Collected
@@ -266,7 +280,7 @@ impl Machine {
             | State::Done => return Vec::new(),
         };
         self.state = State::Collected;
-        self.outcome = Some(outcome.clone());
+        let outcome = self.settle(outcome);
         let keep_and_drain = [Action::Keep(outcome), Action::Drain].into_iter();
         keep_and_drain.chain(self.wait(self.patience.drain)).collect()
     }
@@ -278,9 +292,16 @@ impl Machine {
         self.clean_up()
     }
 
+    /// From here on the outcome is known.
+    fn settle(&mut self, outcome: Outcome) -> Outcome {
+        let outcome = outcome.naming(self.lost_mount.as_deref());
+        self.outcome = Some(outcome.clone());
+        outcome
+    }
+
     /// The outcome is settled without a container's end: keep it, undo all.
     fn finish(&mut self, outcome: Outcome) -> Vec<Action> {
-        self.outcome = Some(outcome.clone());
+        let outcome = self.settle(outcome);
         let mut actions = vec![Action::Keep(outcome)];
         actions.extend(self.clean_up());
         actions
@@ -316,7 +337,7 @@ impl Machine {
         vec![Action::Report(Report::Final(verdict))]
     }
 
-    fn out_of_patience(&mut self) -> Vec<Action> {
+    fn out_of_patience(&mut self, end: Option<Outcome>) -> Vec<Action> {
         match self.state {
             State::Preparing { stop: Some(cause), .. } => {
                 let mut actions = vec![Action::Abandon];
@@ -327,7 +348,7 @@ impl Machine {
                 self.state = State::Stopping { cause, killed: true };
                 vec![Action::Kill, Action::Wait(self.patience.killed)]
             }
-            State::Stopping { cause, .. } => self.give_up(Outcome::Stopped { cause, end: None }),
+            State::Stopping { cause, .. } => self.give_up(Outcome::of_stop(cause, end)),
             State::Collected => self.give_up_draining(),
             State::CleaningUp => {
                 let mut actions = vec![Action::HandOver];
@@ -348,7 +369,7 @@ impl Machine {
         if !self.job_ending {
             return self.finish(outcome);
         }
-        self.outcome = Some(outcome.clone());
+        let outcome = self.settle(outcome);
         self.state = State::CleaningUp;
         let mut actions = vec![Action::Keep(outcome), Action::HandOver];
         actions.extend(self.report());
@@ -371,19 +392,6 @@ impl Machine {
         }
         self.state = State::Done;
         vec![Action::Exit]
-    }
-}
-
-/// A stop explains the end, except where the kernel ran out of memory first or
-/// nothing is known of the end.
-fn after_stop(cause: Cause, outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Ended(end) => Outcome::Stopped { cause, end: Some(end) },
-        Outcome::Stopped { end, .. } => Outcome::Stopped { cause, end },
-        Outcome::Lost { .. } | Outcome::Failed { .. } | Outcome::NeverExecuted { .. } | Outcome::PodEnded => {
-            Outcome::Stopped { cause, end: None }
-        }
-        Outcome::OutOfMemory(end) => Outcome::OutOfMemory(end),
     }
 }
 

@@ -8,6 +8,8 @@ pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 pub const KEEP_LIMIT: Duration = Duration::from_millis(300);
 /// How long a clean-up nobody could take over may go on after the report.
 pub const OWING_LIMIT: Duration = Duration::from_secs(600);
+/// How long a clean-up may take while bindfs still serves a container that ran.
+pub const SERVED_UNDO: Duration = Duration::from_secs(3);
 /// How long after a cut-off call its object may appear.
 pub const UNSETTLED: Duration = Duration::from_secs(2);
 /// The same for a reaper, who has time.

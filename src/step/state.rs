@@ -9,6 +9,8 @@ pub enum Stage {
     User,
     /// Pod step: run the pod. Container step: find it.
     Pod,
+    /// Stage the mounts.
+    Mounts,
     /// Have the image.
     Image,
     /// Create the container.

@@ -19,6 +19,8 @@ pub struct Underway {
     pub stage: Slot<(Stage, Result<Learnt, Failure>)>,
     /// Learning the container's end.
     pub watch: Slot<Event>,
+    /// Learning the end of a mount.
+    pub mounts: Slot<Event>,
     /// Asking the runtime to end it.
     pub stop: Slot<()>,
     /// Copying the output to its end.
@@ -26,7 +28,7 @@ pub struct Underway {
     /// Undoing what was acquired.
     pub undo: Slot<Event>,
     /// The wait that is armed.
-    pub patience: Slot<Event>,
+    pub patience: Slot<()>,
     /// The next end set by craned.
     pub limits: Slot<()>,
     /// The report on its way.
@@ -45,6 +47,8 @@ pub enum Next {
     Stopped,
     /// An end may be due.
     LimitsDue,
+    /// The wait that was armed is over.
+    OutOfPatience,
     /// craned has acknowledged a report.
     Delivered(Report),
 }
@@ -52,7 +56,7 @@ pub enum Next {
 impl Underway {
     /// Waits for whatever happens first; calls of craned's before all else. May be dropped at any time.
     pub async fn next(&mut self, requests: &mut mpsc::Receiver<Request>) -> Next {
-        let Self { deaf, stage, watch, stop, drain, undo, patience, limits, delivery } = self;
+        let Self { deaf, stage, watch, mounts, stop, drain, undo, patience, limits, delivery } = self;
         tokio::select! {
             biased;
             // A closed channel is ready for ever and would starve all else.
@@ -62,12 +66,13 @@ impl Underway {
             }
             (stage, result) = stage.done() => Next::Stage(stage, result),
             event = watch.done() => Next::Event(event),
+            event = mounts.done() => Next::Event(event),
             event = drain.done() => Next::Event(event),
             event = undo.done() => Next::Event(event),
             report = delivery.done() => Next::Delivered(report),
             () = stop.done() => Next::Stopped,
             () = limits.done() => Next::LimitsDue,
-            event = patience.done() => Next::Event(event),
+            () = patience.done() => Next::OutOfPatience,
         }
     }
 }

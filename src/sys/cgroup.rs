@@ -4,6 +4,8 @@
 //! Works on v1, v2 and hybrid alike: a group path such as `/crane/job_7` is
 //! looked for below every mounted hierarchy.
 
+pub mod memory;
+
 use procfs::ProcessCGroups;
 use procfs::process::{MountInfo, Process};
 use std::fs;
@@ -25,8 +27,8 @@ impl Hierarchy {
         self.controllers.is_empty() || self.controllers.iter().any(|name| name == "name=systemd")
     }
 
-    /// Even a move to where one is already costs the kernel's grace period.
-    fn has_us_at_root(&self, groups: &[(Vec<String>, String)]) -> bool {
+    /// Whether who is in `groups` is at the root: even a move to where one is already costs the kernel's grace period.
+    fn has_at_root(&self, groups: &[(Vec<String>, String)]) -> bool {
         let same = |controllers: &[String]| match controllers {
             [] => self.controllers.is_empty(),
             some => some.iter().any(|name| self.controllers.contains(name)),
@@ -71,7 +73,17 @@ pub fn leave_service() -> io::Result<()> {
     if all.iter().all(|hierarchy| hierarchy.controllers.is_empty()) {
         return Ok(());
     }
-    leave(all.iter().filter(|hierarchy| hierarchy.is_service_tracking()))
+    leave(all.iter().filter(|hierarchy| hierarchy.is_service_tracking()), None)
+}
+
+/// Takes process `pid` out of the groups by which a service manager ends a whole service.
+///
+/// For a process that craned does not know: nobody else moves it on a pure v2 machine.
+///
+/// # Errors
+/// As [`leave_service`].
+pub fn take_from_service(pid: i32) -> io::Result<()> {
+    leave(hierarchies()?.iter().filter(|hierarchy| hierarchy.is_service_tracking()), Some(pid))
 }
 
 /// Leaves every group of a job, for a process that must outlive it.
@@ -79,16 +91,18 @@ pub fn leave_service() -> io::Result<()> {
 /// # Errors
 /// As [`leave_service`].
 pub fn leave_all() -> io::Result<()> {
-    leave(hierarchies()?.iter())
+    leave(hierarchies()?.iter(), None)
 }
 
-fn leave<'a>(chosen: impl Iterator<Item = &'a Hierarchy>) -> io::Result<()> {
+/// Moves us or `other` to the root of each.
+fn leave<'a>(chosen: impl Iterator<Item = &'a Hierarchy>, other: Option<i32>) -> io::Result<()> {
     let mut first = Ok(());
-    let groups = Process::myself().and_then(|me| me.cgroups()).map(named).map_err(io::Error::other)?;
-    for hierarchy in chosen.filter(|hierarchy| !hierarchy.has_us_at_root(&groups)) {
+    let who = other.map_or_else(Process::myself, Process::new);
+    let groups = who.and_then(|who| who.cgroups()).map(named).map_err(io::Error::other)?;
+    for hierarchy in chosen.filter(|hierarchy| !hierarchy.has_at_root(&groups)) {
         let file = hierarchy.mount.join("cgroup.procs");
         // 0 stands for the writer.
-        if let Err(error) = fs::write(&file, "0") {
+        if let Err(error) = fs::write(&file, other.unwrap_or(0).to_string()) {
             first = first.and(Err(io::Error::new(error.kind(), format!("cannot move to {}: {error}", file.display()))));
         }
     }
@@ -109,6 +123,53 @@ pub fn move_process(pid: i32, group: &str) -> io::Result<()> {
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
     }
     Ok(())
+}
+
+/// Makes `group` where its parent is there and moves a process into it.
+///
+/// Not in v1's cpuset, whose new groups take nobody before they are set up.
+///
+/// # Errors
+/// If no hierarchy has the parent, or a group could not be made or joined.
+pub fn join_own(pid: i32, group: &str) -> io::Result<()> {
+    let takes = |hierarchy: &Hierarchy| !hierarchy.controllers.iter().any(|name| name == "cpuset");
+    let mut joined = false;
+    for dir in
+        hierarchies()?.into_iter().filter(takes).map(|hierarchy| hierarchy.mount.join(group.trim_start_matches('/')))
+    {
+        if dir.parent().is_some_and(Path::is_dir) {
+            let context = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));
+            match fs::create_dir(&dir) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(context(error)),
+                _ => {}
+            }
+            fs::write(dir.join("cgroup.procs"), pid.to_string()).map_err(context)?;
+            joined = true;
+        }
+    }
+    if joined {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::NotFound, format!("no cgroup hierarchy has the parent of {group}")))
+    }
+}
+
+/// Removes `group` in every hierarchy that has it; its processes must have ended.
+///
+/// # Errors
+/// The first that stays, other than because it is not there.
+pub fn remove(group: &str) -> io::Result<()> {
+    let mut first = Ok(());
+    for hierarchy in hierarchies()? {
+        let dir = hierarchy.mount.join(group.trim_start_matches('/'));
+        match fs::remove_dir(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                first = first.and(Err(io::Error::new(error.kind(), format!("{}: {error}", dir.display()))));
+            }
+            _ => {}
+        }
+    }
+    first
 }
 
 /// The membership lists each group may have, one per hierarchy, existing or not.

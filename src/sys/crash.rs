@@ -5,7 +5,8 @@
 //! async-signal-safe calls: a buffer on the stack, open, write, raise. The line goes to
 //! the log by its path, so that it lands in the newest file after a rotation, or to
 //! a descriptor kept from the start if the path cannot be opened. Never prevents
-//! the end: the default action follows. Called once by main, after the handshake.
+//! the end: the default action follows a signal, and a panic on any thread ends the
+//! process, whose guardian then undoes. Called once by main, after the handshake.
 #![allow(unsafe_code)]
 
 use crate::ids::StepId;
@@ -26,6 +27,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const LONGEST_MESSAGE: usize = 1024;
 const FATAL: [Signal; 5] = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT];
 const OPEN_FLAGS: i32 = libc::O_APPEND | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+/// What Rust itself exits with.
+const PANICKED: libc::c_int = 101;
 /// For a handler that runs because the ordinary stack is used up.
 const HANDLER_STACK: usize = 16 * 1024;
 
@@ -62,7 +65,7 @@ struct Notes {
     step: String,
 }
 
-/// Makes panics and fatal signals leave a line in the log at `path`.
+/// Makes panics and fatal signals leave a line in the log at `path`, and panics end the process.
 ///
 /// # Errors
 /// [`CrashError`]; the process then runs on without some or all notes.
@@ -113,6 +116,9 @@ fn note_panics() {
             None => note(&format!("panic: {message}")),
         }
         before(panic);
+        // Half a process keeps no promise; the guardian undoes.
+        // SAFETY: ends the process at once; no destructor or exit handler runs.
+        unsafe { libc::_exit(PANICKED) }
     }));
 }
 
@@ -246,6 +252,10 @@ mod tests {
         install(&log, StepId { job: 42, step: 1 }).unwrap();
         match how.as_str() {
             "panic" => panic!("bad\nnews {}", "x".repeat(5000)),
+            "panic elsewhere" => {
+                let ended = std::thread::spawn(|| panic!("bad news")).join();
+                panic!("went on after {ended:?}")
+            }
             "abort" => std::process::abort(),
             "rotated" => {
                 std::fs::rename(&log, log.with_extension("1")).unwrap();
@@ -288,6 +298,14 @@ mod tests {
         let (_, rest) = log.split_once("Z ERROR 42.1 crashed: panic at ").unwrap();
         assert!(rest.starts_with("src/sys/crash.rs:") && rest.contains(r": bad\nnews xxx"), "{log}");
         assert!(log.len() < LONGEST_MESSAGE + 100 && log.ends_with("…\n"), "{log}");
+    }
+
+    #[test]
+    fn a_panic_on_any_thread_ends_the_process() {
+        let dir = Dir::new();
+        let (status, log) = crash("panic elsewhere", &dir.path().join("log"));
+        assert_eq!(status.code(), Some(101));
+        assert!(log.lines().count() == 1 && log.ends_with(": bad news\n"), "{log}");
     }
 
     #[test]

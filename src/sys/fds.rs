@@ -106,8 +106,8 @@ pub fn close_others(keep: &mut [RawFd]) -> io::Result<()> {
 }
 
 fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()> {
-    // SAFETY: called before anything of ours owns a descriptor other than the
-    // kept ones, so no owner loses its descriptor.
+    // SAFETY: called before anything of ours owns a descriptor other than the kept
+    // ones, or in a forked child that never runs an owner's code again.
     let rc = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -3,12 +3,15 @@
 //! A helper gets a clean environment, `/` as its directory, no descriptor of
 //! ours, and is killed when its time is up.
 
+pub mod serving;
+
 use crate::sys::pidfd::Process;
 use nix::sys::signal::Signal;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -17,6 +20,12 @@ use tokio::time::timeout;
 
 /// The running binary; still the right one after a package upgrade replaced the file.
 pub const OURSELVES: &str = "/proc/self/exe";
+
+/// Where helpers find programs.
+pub const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Enough to start a program.
+const STARTER_STACK: usize = 64 * 1024;
 
 /// A helper did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -53,17 +62,21 @@ pub struct Output {
 #[derive(Debug)]
 pub struct Started {
     name: String,
-    child: Kept,
+    child: JoinHandle<io::Result<Kept>>,
 }
 
 /// Starts `program`; its output is taken later.
 ///
+/// On a thread that ends with it: the kernel holds a starter until the program is loaded.
+///
 /// # Errors
-/// [`HelperError::Run`].
+/// [`HelperError::Run`], where no thread can be had; that it did not start, its output tells.
 pub fn start<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Result<Started, HelperError> {
     let name = program.display().to_string();
-    match command(program, args).stdout(Stdio::piped()).spawn() {
-        Ok(child) => Ok(Started { name, child: Kept(Some(child)) }),
+    let mut command = command(program, args);
+    let start = move || command.stdout(Stdio::piped()).spawn().map(|child| Kept(Some(child)));
+    match thread::Builder::new().stack_size(STARTER_STACK).spawn(start) {
+        Ok(child) => Ok(Started { name, child }),
         Err(source) => Err(HelperError::Run { program: name, source }),
     }
 }
@@ -73,10 +86,14 @@ impl Started {
     ///
     /// # Errors
     /// [`HelperError`]; a non-zero exit is not an error here.
-    pub async fn output(mut self, limit: Duration, max_output: u64) -> Result<Output, HelperError> {
-        match timeout(limit, finish(&mut self.child, max_output)).await {
-            Ok(result) => result.map_err(|source| HelperError::Run { program: self.name.clone(), source }),
-            Err(_elapsed) => Err(HelperError::TimedOut { program: self.name.clone(), limit }),
+    pub async fn output(self, limit: Duration, max_output: u64) -> Result<Output, HelperError> {
+        let Self { name, child } = self;
+        // Over in a millisecond after its beginning.
+        let child = child.join().unwrap_or_else(|_| Err(io::Error::other("the starting thread panicked")));
+        let mut child = child.map_err(|source| HelperError::Run { program: name.clone(), source })?;
+        match timeout(limit, finish(&mut child, max_output)).await {
+            Ok(result) => result.map_err(|source| HelperError::Run { program: name, source }),
+            Err(_elapsed) => Err(HelperError::TimedOut { program: name, limit }),
         }
     }
 }
@@ -101,16 +118,35 @@ pub async fn detached<S: AsRef<OsStr>>(program: &Path, args: &[S], limit: Durati
     }
 }
 
+/// A helper that has said it is ready and waits; dropped, it is ended.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Its process.
+    pub pid: i32,
+    _child: Kept,
+}
+
+/// Starts `program` and waits at most `limit` for its first output byte.
+///
+/// # Errors
+/// [`HelperError`] if it cannot be started or says nothing in time.
+pub async fn waiting<S: AsRef<OsStr>>(program: &Path, args: &[S], limit: Duration) -> Result<Waiting, HelperError> {
+    let name = program.display().to_string();
+    let failed = |source| HelperError::Run { program: name.clone(), source };
+    let mut child = command(program, args).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let stdout = receiver(&mut child);
+    let waiting = Waiting { pid: i32::try_from(child.id()).unwrap_or_default(), _child: Kept(Some(child)) };
+    match timeout(limit, stdout.map_err(failed)?.read_u8()).await {
+        Ok(Ok(_ready)) => Ok(waiting),
+        Ok(Err(source)) => Err(failed(source)),
+        Err(_elapsed) => Err(HelperError::TimedOut { program: name, limit }),
+    }
+}
+
 #[allow(clippy::disallowed_methods)]
 fn command<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Command {
     let mut command = Command::new(program);
-    command
-        .args(args)
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null());
+    command.args(args).env_clear().env("PATH", SEARCH_PATH).current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
     command
 }
 

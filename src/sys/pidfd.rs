@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// `struct pidfd_info` in its first size (include/uapi/linux/pidfd.h).
@@ -102,6 +102,12 @@ impl Process {
         let watched = async_fd::readable(self.fd.try_clone()?)?;
         let _ready = watched.readable().await?;
         Ok(())
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

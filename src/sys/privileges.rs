@@ -11,10 +11,10 @@ use std::fs;
 use std::io;
 
 /// What a step still needs: files of users and their own (CHOWN, DAC_*, FOWNER),
-/// acting as the user (SETUID, SETGID), mounts and namespaces (SYS_ADMIN),
+/// acting as the user (SETUID, SETGID), mounts and namespaces (SYS_ADMIN, SYS_CHROOT),
 /// ending processes (KILL), reading other processes' /proc entries (SYS_PTRACE)
 /// and lowering the out-of-memory score of nobody but us (SYS_RESOURCE is left out).
-const KEPT: [Capability; 9] = [
+const KEPT: [Capability; 10] = [
     Capability::CAP_CHOWN,
     Capability::CAP_DAC_OVERRIDE,
     Capability::CAP_DAC_READ_SEARCH,
@@ -23,6 +23,7 @@ const KEPT: [Capability; 9] = [
     Capability::CAP_SETGID,
     Capability::CAP_SETUID,
     Capability::CAP_SYS_ADMIN,
+    Capability::CAP_SYS_CHROOT,
     Capability::CAP_SYS_PTRACE,
 ];
 
@@ -112,6 +113,22 @@ fn drop_capabilities() -> Result<(), PrivilegeError> {
     caps::clear(None, CapSet::Inheritable).map_err(error)?;
     caps::set(None, CapSet::Effective, &kept).map_err(error)?;
     caps::set(None, CapSet::Permitted, &kept).map_err(error)
+}
+
+/// Gives up every capability for good, those a program would gain by being executed included.
+///
+/// # Errors
+/// [`PrivilegeError`].
+pub fn renounce() -> Result<(), PrivilegeError> {
+    let error = PrivilegeError::Capabilities;
+    no_new_privs()?;
+    for capability in caps::runtime::thread_all_supported() {
+        caps::drop(None, CapSet::Bounding, capability).map_err(error)?;
+    }
+    for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set).map_err(error)?;
+    }
+    Ok(())
 }
 
 fn no_new_privs() -> Result<(), PrivilegeError> {

@@ -1,7 +1,22 @@
 //! Other processes, as /proc shows them.
 
 use procfs::process::Process;
+use std::fs;
 use std::io;
+
+/// The user and group maps of a process's user namespace, as (inside, outside, how many).
+///
+/// # Errors
+/// If the process is gone.
+pub fn id_maps(pid: i32) -> io::Result<[Vec<[u32; 3]>; 2]> {
+    let map = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).map(|text| read_map(&text));
+    Ok([map("uid_map")?, map("gid_map")?])
+}
+
+fn read_map(text: &str) -> Vec<[u32; 3]> {
+    let numbers = |line: &str| line.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>().ok();
+    text.lines().filter_map(|line| numbers(line)?.try_into().ok()).collect()
+}
 
 /// The supplementary groups a process holds.
 ///

@@ -63,7 +63,11 @@ fn codes_are_told_from_signals_on_every_flavour() {
 fn the_order_of_the_end_is_stop_remove_stop_remove() {
     let fake = FakeCri::crio();
     let job = Job::on_fake(&fake);
-    completed(&job.run("true"));
+    let pod = job.pod();
+    let mut step = job.running(OBEDIENT);
+    step.terminate(TerminateSource::UserCancel);
+    job.ended(&mut step);
+    job.end_pod(pod);
     let position = |method| fake.methods().iter().rposition(|m| *m == method);
     let order = [Method::StopContainer, Method::RemoveContainer, Method::StopPodSandbox, Method::RemovePodSandbox];
     let places: Vec<_> = order.iter().map(|m| position(*m).unwrap_or_else(|| panic!("no {m:?}"))).collect();
@@ -328,14 +332,45 @@ fn a_cancel_ends_the_container_although_the_runtime_is_frozen() {
     let pod = job.pod();
     let mut step = job.running(OBEDIENT);
     let pid = fake.pids_of(job.id())[0];
+    // Asked for the init's pid twice: it is held.
+    fake.wait_for(Method::ContainerStatus, 2, SOON);
     fake.freeze();
     step.terminate(TerminateSource::UserCancel);
     let report = job.craned.wait_for(1, JobStatus::Completing, GIVE_UP + 2 * GRACE);
     assert_eq!(report.final_status(), JobStatus::Cancelled);
     assert!(wait::process_end(pid, SOON), "the container has ended before the report");
+    // Our own SIGKILL, which only the kernel can tell of.
+    assert_eq!(report.exit_code, if kernel_tells_ends() { 265 } else { 320 });
     fake.release();
     step.wait_exit(SOON);
     job.end_pod(pod);
+}
+
+#[test]
+fn the_jobs_end_is_told_the_kernels_word_although_the_runtime_never_shows_the_end() {
+    let fake = FakeCri::containerd();
+    let job = Job::on_fake(&fake);
+    let pod = job.pod();
+    let mut step = job.running("trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done");
+    fake.wait_for(Method::ContainerStatus, 2, SOON);
+    fake.show_exits_after(Duration::from_secs(3600));
+    let started = Instant::now();
+    step.shut_down();
+    let report = job.craned.wait_for(1, JobStatus::Completing, SOON);
+    assert!(started.elapsed() < Duration::from_secs(2), "took {:?}", started.elapsed());
+    let code = if kernel_tells_ends() { 7 } else { 320 };
+    assert_eq!((report.final_status(), report.exit_code), (JobStatus::Failed, code), "{report:?}");
+    step.wait_exit(SOON);
+    fake.show_exits_after(Duration::ZERO);
+    job.end_pod(pod);
+}
+
+/// Whether this kernel (Linux 6.15) tells how a process ended that is no child of the asker.
+fn kernel_tells_ends() -> bool {
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let process = crane_supervisor::sys::pidfd::Process::open(i32::try_from(child.id()).unwrap()).unwrap();
+    child.wait().unwrap();
+    process.end().is_some()
 }
 
 #[test]
@@ -505,4 +540,52 @@ fn reports_carry_who_and_when() {
     for early in job.craned.reports(1).iter().filter(|r| r.new_status() == JobStatus::Starting) {
         assert_eq!(early.final_status, None);
     }
+}
+
+// ---- less than was asked for ----
+
+#[test]
+fn groups_of_the_image_never_meet_files_of_the_node() {
+    let fake = FakeCri::containerd();
+    fake.give_image_groups(&[42]);
+    let job = Job::on_fake(&fake);
+    std::fs::create_dir(job.places().root.join("data")).unwrap();
+    let data = job.places().root.join("data");
+    let job = job.with_mount(&data, "/data");
+    let report = job.run("exit 0");
+    assert_eq!((report.final_status(), report.exit_code), (JobStatus::Failed, 323), "{report:?}");
+    assert!(report.reason.contains("/etc/group") && report.reason.contains("[42]"), "{report:?}");
+    assert_eq!(fake.starts_of(job.id()), 0);
+}
+
+#[test]
+fn groups_of_the_image_are_no_matter_without_mounts() {
+    let fake = FakeCri::containerd();
+    fake.give_image_groups(&[42]);
+    let job = Job::on_fake(&fake);
+    assert_eq!(job.run("exit 0").final_status(), JobStatus::Completed);
+}
+
+#[test]
+fn a_runtime_that_cannot_repeat_read_only_is_not_asked_to() {
+    let fake = FakeCri::containerd();
+    let text =
+        "runc create failed: error mounting \"/x\" to rootfs at \"/data\": flags: 0x5021: operation not permitted";
+    fake.fault(Method::StartContainer, 1, Fault::Fail(Code::Unknown, text));
+    let job = Job::on_fake(&fake);
+    let data = job.places().root.join("data");
+    std::fs::create_dir(&data).unwrap();
+    let job = job.with_mount(&data, "/data:ro");
+    let report = job.run("exit 7");
+    assert_eq!(report.exit_code, 7, "{report:?}");
+    assert_eq!(fake.starts_of(job.id()), 1);
+}
+
+#[test]
+fn a_root_file_system_in_the_making_is_waited_for() {
+    let fake = FakeCri::containerd();
+    let text = "failed to create containerd container: snapshot \"sha256:ae-1-1-remap\": already exists";
+    fake.fault(Method::CreateContainer, 5, Fault::Fail(Code::Unknown, text));
+    let job = Job::on_fake(&fake);
+    assert_eq!(job.run("exit 0").final_status(), JobStatus::Completed);
 }

@@ -1,7 +1,7 @@
 //! All integration tests, in one binary to save link time.
 //!
-//! `handshake`, `control`, `faults`, `layering` and `numbers` need no runtime;
-//! `e2e`, `requeue` and `run` need the real ones that `scripts/test` starts.
+//! `handshake`, `control`, `doubles`, `faults`, `layering` and `numbers` need no runtime; the others need
+//! the real ones that `scripts/test` starts, and those of mounts a bindfs and /dev/fuse too.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,12 +12,22 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bindfs;
+mod cleanup;
 mod control;
 mod doubles;
 mod e2e;
 mod faults;
+mod guardian;
 mod handshake;
 mod layering;
+mod mounts;
 mod numbers;
+mod oom;
+mod proofs;
+mod refusals;
 mod requeue;
 mod run;
+mod staging;
+mod swap;
+mod userns;

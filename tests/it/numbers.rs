@@ -77,8 +77,8 @@ SecurityProfile: profile_type=1
 RunPodSandboxResponse: pod_sandbox_id=1
 StopPodSandboxRequest: pod_sandbox_id=1
 RemovePodSandboxRequest: pod_sandbox_id=1
-PodSandboxStatusRequest: pod_sandbox_id=1
-PodSandboxStatusResponse: status=1
+PodSandboxStatusRequest: pod_sandbox_id=1 verbose=2
+PodSandboxStatusResponse: status=1 info=2
 PodSandboxStatus: id=1 metadata=2 state=3 created_at=4 labels=7 runtime_handler=9
 ListPodSandboxRequest: filter=1
 PodSandboxFilter: id=1 state=2 label_selector=3
@@ -113,7 +113,9 @@ ContainerStatusResponse: status=1 info=2
 ContainerStatus: id=1 metadata=2 state=3 created_at=4 started_at=5 finished_at=6 exit_code=7 image_ref=9
     reason=10 message=11 labels=12 log_path=15 image_id=17
 StatusRequest: verbose=1
-StatusResponse: status=1 info=2
+StatusResponse: status=1 info=2 runtime_handlers=3
+RuntimeHandler: name=1 features=2
+RuntimeHandlerFeatures: recursive_read_only_mounts=1 user_namespaces=2
 RuntimeStatus: conditions=1
 RuntimeCondition: type=1 status=2 reason=3 message=4
 RuntimeConfigResponse: linux=1

@@ -11,8 +11,8 @@ fn a_job_whose_supervisors_were_killed_runs_again_and_leaves_nothing() {
         let job = Job::on(runtime);
         let mut pod = job.pod();
         let mut step = job.running("echo ready; sleep 300");
-        step.kill9();
-        pod.kill9();
+        step.kill9_unguarded();
+        pod.kill9_unguarded();
 
         let again = job.start(&job.facts.pod_step());
         let ran = || job.craned.statuses(0).iter().filter(|status| **status == JobStatus::Running).count();
@@ -32,7 +32,7 @@ fn what_a_killed_pod_step_owed_is_undone_by_its_successor_that_fails() {
     on_each(|runtime| {
         let job = Job::on(runtime);
         let mut pod = job.pod();
-        pod.kill9();
+        pod.kill9_unguarded();
         let mut init = job.facts.pod_step();
         // Fails before it acquires anything of its own.
         init.step_spec.as_mut().unwrap().pod_meta.as_mut().unwrap().run_as_user = 4242;

@@ -1,12 +1,14 @@
 //! `crane-supervisor run` as a person types it, on real runtimes: what it
 //! prints, how it exits, and that nothing stays.
 
-use crate::support::runtime::{Runtime, on_each};
+use crate::support::runtime::{Runtime, on_each, on_each_with_userns, on_each_without_userns};
+use crate::support::user::TestUser;
 use crate::support::{LONG, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -204,6 +206,183 @@ fn what_cannot_run_is_125_with_its_reason() {
             assert_eq!(output.status.code(), Some(125), "{arguments:?}");
             assert!(stderr(&output).contains(reason), "{arguments:?}: {}", stderr(&output));
         }
+    });
+}
+
+/// What is said about `arguments` that are refused before anything is started.
+fn refused(node: &Node, arguments: &[&str]) -> String {
+    let output = node.run(&[arguments, &["alpine:latest", "--", "true"]].concat());
+    assert_eq!(output.status.code(), Some(125), "{arguments:?}");
+    assert!(output.stdout.is_empty() && !node.0.join("crane").exists(), "{arguments:?} started something");
+    stderr(&output)
+}
+
+#[test]
+fn a_bad_spelling_is_refused_with_its_option() {
+    let node = Node::with("  Enabled: true\n  RuntimeEndpoint: /nowhere.sock\n");
+    for (arguments, option, reason) in [
+        (&["-v", "/srv"][..], "--volume", "no colon"),
+        (&["-v", ":/data"], "--volume", "the host path is empty"),
+        (&["--volume", "/srv:"], "--volume", "the container path is empty"),
+        (&["-v", "/srv:data"], "--volume", "\"data\" is not absolute"),
+        (&["-v", "/srv:/data:rx"], "--volume", "\"rx\" after the container path"),
+        (&["-v", "/srv:/a", "-v", "/srv:/b:ro"], "-v", "\"/srv\" twice"),
+        (&["--userns=maybe"], "--userns", "maybe"),
+        (&["-u", "root"], "--user", "not a numeric id"),
+        (&["--as", "1000:users"], "--as", "\"users\" is not a numeric id"),
+        (&["--as", "no_such_user_here"], "--as", "knows no such user"),
+    ] {
+        let said = refused(&node, arguments);
+        assert!(said.contains(option) && said.contains(reason), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn a_job_may_be_somebody_elses() {
+    let user = TestUser::without_ranges();
+    on_each(|runtime| {
+        let node = Node::on(runtime);
+        let ids = format!("{} {}\n", user.uid, user.gid);
+        let script = ["alpine:latest", "--", "sh", "-c", "echo $(id -u) $(id -g)"];
+        for spelling in [user.name.clone(), user.uid.to_string(), format!("{}:{}", user.uid, user.gid)] {
+            let output = node.run(&[&["--as", &spelling], &script[..]].concat());
+            // The working directory is root's: no copy of the output, which is no failure.
+            assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()), "{spelling}");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), ids, "{spelling}");
+        }
+        let cwd = user.dir(&node.0.join("cwd"), 0o700);
+        let (output, _, told) = node.told(&["--keep", "--as", &user.name, "alpine:latest", "--", "echo", "mine"]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let copy = cwd.join(format!("{}.out", told["job"]));
+        assert_eq!(fs::metadata(&copy).unwrap().uid(), user.uid, "the copy is the job's user's");
+        let kept: Vec<_> = told["kept"].as_array().unwrap().iter().map(|path| path.as_str().unwrap()).collect();
+        assert!(kept.contains(&copy.to_str().unwrap()), "{kept:?}");
+        clean(runtime, &told);
+    });
+}
+
+/// A node where user namespaces are the default.
+fn node_with_userns(runtime: &Runtime) -> Node {
+    let endpoint = runtime.endpoint();
+    Node::with(&format!("  Enabled: true\n  UserNsEnabledByDefault: true\n  RuntimeEndpoint: {endpoint}\n"))
+}
+
+/// Runs without a user namespace, which is seen from inside; what was said.
+fn runs_without(node: &Node, arguments: &[&str]) -> String {
+    let output = node.run(&[arguments, &["alpine:latest", "--", "cat", "/proc/self/uid_map"]].concat());
+    let map = String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(map, "0 0 4294967295", "{arguments:?}: {}", stderr(&output));
+    stderr(&output)
+}
+
+const SAID: &str = "without a user namespace, although UserNsEnabledByDefault is set";
+
+#[test]
+fn a_runtime_that_cannot_gets_no_wish_for_a_user_namespace() {
+    on_each_without_userns(|runtime| {
+        let said = refused(&Node::on(runtime), &["--userns"]);
+        assert!(said.contains("--userns asks for"), "{said}");
+        let node = node_with_userns(runtime);
+        let said = runs_without(&node, &[]);
+        assert!(said.contains(SAID), "{said}");
+        assert_eq!(runs_without(&node, &["--userns=false"]), "");
+    });
+}
+
+#[test]
+fn on_the_nodes_network_a_user_namespace_is_never_left_out_unsaid() {
+    on_each_with_userns(|runtime| {
+        let said = refused(&Node::on(runtime), &["--userns", "--network", "host"]);
+        assert!(said.contains("a network of their own"), "{said}");
+        let node = node_with_userns(runtime);
+        let said = runs_without(&node, &["--network", "host"]);
+        assert!(said.contains(SAID), "{said}");
+        assert_eq!(runs_without(&node, &["--userns=false"]), "");
+    });
+}
+
+#[test]
+fn root_mounts_nothing_into_a_user_namespace() {
+    on_each_with_userns(|runtime| {
+        for (node, arguments) in [
+            (Node::on(runtime), &["--userns", "-v", "/srv:/data"][..]),
+            (node_with_userns(runtime), &["-v", "/srv:/data"]),
+            (node_with_userns(runtime), &["--as", "root", "-v", "/srv:/data"]),
+        ] {
+            let said = refused(&node, arguments);
+            assert!(said.contains("--as UID[:GID]"), "{arguments:?}: {said}");
+        }
+    });
+}
+
+/// A node with user namespaces, with bindfs or without it.
+fn node_with_mounts(runtime: &Runtime, bindfs: bool) -> Node {
+    let node = Node::with("");
+    let root = node.0.display();
+    let container = format!(
+        "  Enabled: true\n  RuntimeEndpoint: {}\n  BindFs:\n    Enabled: {bindfs}\n    MountBaseDir: {root}/mnt\n",
+        runtime.endpoint()
+    );
+    fs::write(node.0.join("config.yaml"), format!("CraneBaseDir: {root}/crane/\nContainer:\n{container}")).unwrap();
+    node
+}
+
+#[test]
+fn what_container_root_writes_belongs_to_the_jobs_user() {
+    let user = TestUser::new();
+    on_each_with_userns(|runtime| {
+        for bindfs in [false, true] {
+            let node = node_with_mounts(runtime, bindfs);
+            let theirs = user.dir(&node.0.join("theirs"), 0o700);
+            user.file(&theirs.join("given"), "from outside", 0o600);
+            let volume = format!("{}:/data", theirs.display());
+            let script = "id -u; cat /data/given; touch /data/x";
+            let (output, before, told) =
+                node.told(&["--userns", "--as", &user.name, "-v", &volume, "alpine:latest", "--", "sh", "-c", script]);
+            assert_eq!((output.status.code(), before.as_str()), (Some(0), "0\nfrom outside\n"), "{}", stderr(&output));
+            let made = fs::metadata(theirs.join("x")).unwrap();
+            assert_eq!((made.uid(), made.gid()), (user.uid, user.gid), "bindfs: {bindfs}");
+            clean(runtime, &told);
+
+            let user_cwd = user.dir(&node.0.join("cwd"), 0o700);
+            user.dir(&user_cwd.join("sub"), 0o700);
+            let script = "touch /sub/x 2>/dev/null || echo read-only";
+            let (output, before, told) = node.told(&[
+                "--userns",
+                "--as",
+                &user.name,
+                "-v",
+                "sub:/sub:ro",
+                "alpine:latest",
+                "--",
+                "sh",
+                "-c",
+                script,
+            ]);
+            assert_eq!((output.status.code(), before.as_str()), (Some(0), "read-only\n"), "{}", stderr(&output));
+            clean(runtime, &told);
+            assert!(entries(&node.0.join("mnt")).is_empty(), "bindfs: {bindfs}");
+        }
+    });
+}
+
+#[test]
+fn a_host_path_without_a_user_namespace_is_the_users_too() {
+    let user = TestUser::without_ranges();
+    on_each(|runtime| {
+        let node = node_with_mounts(runtime, false);
+        let theirs = user.dir(&node.0.join("theirs"), 0o700);
+        let volume = format!("{}:/data", theirs.display());
+        let script = ["alpine:latest", "--", "touch", "/data/x"];
+        let (output, _, told) = node.told(&[&["--as", &user.name, "-v", &volume], &script[..]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(fs::metadata(theirs.join("x")).unwrap().uid(), user.uid);
+        clean(runtime, &told);
+
+        let absent = format!("{}/absent:/data", theirs.display());
+        let (output, _, _) = node.told(&[&["--as", &user.name, "-v", &absent], &script[..]].concat());
+        assert_eq!(output.status.code(), Some(125));
+        assert!(stderr(&output).contains("absent"), "{}", stderr(&output));
     });
 }
 

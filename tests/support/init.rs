@@ -5,6 +5,8 @@ use crane_supervisor::wire::crane::container_job_additional_meta::ImageInfo;
 use crane_supervisor::wire::crane::pod_job_additional_meta::{NamespaceMode, NamespaceOption};
 use crane_supervisor::wire::crane::supervisor::InitSupervisorRequest;
 use crane_supervisor::wire::crane::supervisor::init_supervisor_request::ContainerConfig;
+use crane_supervisor::wire::crane::supervisor::init_supervisor_request::container_config::sub_id_config::Mapping;
+use crane_supervisor::wire::crane::supervisor::init_supervisor_request::container_config::{BindFsConfig, SubIdConfig};
 use crane_supervisor::wire::crane::{
     ContainerJobAdditionalMeta, JobType, PodJobAdditionalMeta, ResourceInNodeV3, StepToD, StepType,
 };
@@ -19,7 +21,7 @@ pub const NODE: &str = "node1";
 pub const JOB_NAME: &str = "a-test";
 
 /// Where one test keeps its things, laid out as on a node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Places {
     /// Everything of the test.
     pub root: PathBuf,
@@ -33,6 +35,8 @@ pub struct Places {
     pub cwd: PathBuf,
     /// craned's socket.
     pub craned: PathBuf,
+    /// `MountBaseDir`, where bindfs is on.
+    pub mount_base: PathBuf,
 }
 
 impl Places {
@@ -46,12 +50,13 @@ impl Places {
             base,
             cwd: root.join("work"),
             craned: root.join("craned.sock"),
+            mount_base: root.join("mnt"),
         }
     }
 }
 
 /// What the messages of one job have in common.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// The job's number.
     pub job: u32,
@@ -67,6 +72,17 @@ pub struct Facts {
     pub images: String,
     /// An image that is present, with `sh` in it.
     pub image: String,
+    /// The pod has a user namespace, and a network of its own with it.
+    pub userns: bool,
+    /// `run_as_user` and `run_as_group` where they are not the default: root in a
+    /// user namespace, the job's user without.
+    pub run_as: Option<(u32, u32)>,
+    /// Host paths and container paths of every container step.
+    pub mounts: Vec<(String, String)>,
+    /// `container_config.bindfs`.
+    pub bindfs: Option<BindFsConfig>,
+    /// `container_config.subid`.
+    pub subid: Option<SubIdConfig>,
 }
 
 impl Facts {
@@ -104,6 +120,8 @@ impl Facts {
                 temp_dir: text(&self.places.temp),
                 runtime_endpoint: self.runtime.clone(),
                 image_endpoint: self.images.clone(),
+                bindfs: self.bindfs.clone(),
+                subid: self.subid.clone(),
                 ..ContainerConfig::default()
             }),
             env: HashMap::from([(MARK.into(), self.job.to_string()), ("CRANE_JOB_ID".into(), self.job.to_string())]),
@@ -128,11 +146,16 @@ impl Facts {
     }
 
     fn pod_meta(&self) -> PodJobAdditionalMeta {
+        let network = if self.userns { NamespaceMode::Pod } else { NamespaceMode::Node };
+        let (run_as_user, run_as_group) = self.run_as.unwrap_or_else(|| {
+            if self.userns { (0, 0) } else { (self.uid, self.gids.first().copied().unwrap_or(self.uid)) }
+        });
         PodJobAdditionalMeta {
             name: JOB_NAME.into(),
-            namespace: Some(NamespaceOption { network: NamespaceMode::Node.into(), ..NamespaceOption::default() }),
-            run_as_user: self.uid,
-            run_as_group: self.gids.first().copied().unwrap_or(self.uid),
+            namespace: Some(NamespaceOption { network: network.into(), ..NamespaceOption::default() }),
+            userns: self.userns,
+            run_as_user,
+            run_as_group,
             ..PodJobAdditionalMeta::default()
         }
     }
@@ -146,6 +169,7 @@ impl Facts {
             }),
             command: command.first().copied().unwrap_or_default().into(),
             args: command.iter().skip(1).map(|&arg| arg.into()).collect(),
+            mounts: self.mounts.iter().cloned().collect(),
             ..ContainerJobAdditionalMeta::default()
         }
     }
@@ -197,6 +221,11 @@ impl Edit for InitSupervisorRequest {
     fn deadline(&mut self, at: i64) {
         self.spec().deadline_time = Some(prost_types::Timestamp { seconds: at, nanos: 0 });
     }
+}
+
+/// Managed ranges for the ids from `id` on: one each.
+pub fn managed(uids: Mapping, gids: Mapping) -> SubIdConfig {
+    SubIdConfig { managed: true, uid_mappings: vec![uids], gid_mappings: vec![gids] }
 }
 
 fn text(path: &Path) -> String {

@@ -9,8 +9,10 @@ use super::fake_cri::FakeCri;
 use super::init::{Facts, Places};
 use super::runtime::Runtime;
 use super::supervisor::{Start, Supervisor};
+use super::user::TestUser;
 use super::{LONG, SOON, leaks, wait};
 use crane_supervisor::wire::crane::supervisor::InitSupervisorRequest;
+use crane_supervisor::wire::crane::supervisor::init_supervisor_request::container_config::BindFsConfig;
 use crane_supervisor::wire::crane::{JobStatus, StepStatusChangeRequest};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,6 +60,7 @@ impl Job {
             images: runtime.as_ref().map_or_else(nowhere, Runtime::image_endpoint),
             image: runtime.as_ref().map_or_else(|| "none".into(), Runtime::image),
             places: places.clone(),
+            ..Facts::default()
         };
         Self { facts, craned: Craned::start(&places.craned), runtime, cgroups: Vec::new() }
     }
@@ -67,6 +70,36 @@ impl Job {
         self.facts.uid = uid;
         self.facts.gids = vec![uid];
         std::os::unix::fs::chown(&self.facts.places.cwd, Some(uid), Some(uid)).expect("tests run as root");
+        self
+    }
+
+    /// Makes `user` the job's user, with the groups the node knows.
+    pub fn of(mut self, user: &TestUser) -> Self {
+        self = self.of_user(user.uid);
+        self.facts.gids = vec![user.gid];
+        std::os::unix::fs::chown(&self.facts.places.cwd, None, Some(user.gid)).expect("tests run as root");
+        self
+    }
+
+    /// Gives the pod a user namespace and a network of its own; the container is root in it.
+    pub fn with_userns(mut self) -> Self {
+        self.facts.userns = true;
+        self
+    }
+
+    /// Mounts `host` at `container` in every container step.
+    pub fn with_mount(mut self, host: impl AsRef<Path>, container: &str) -> Self {
+        self.facts.mounts.push((host.as_ref().display().to_string(), container.to_owned()));
+        self
+    }
+
+    /// Turns bindfs on, as the administrator's configuration does.
+    pub fn with_bindfs(mut self, program: impl AsRef<Path>) -> Self {
+        self.facts.bindfs = Some(BindFsConfig {
+            bindfs_binary: program.as_ref().display().to_string(),
+            fusermount_binary: "fusermount3".into(),
+            mount_base_dir: self.facts.places.mount_base.display().to_string(),
+        });
         self
     }
 
@@ -107,7 +140,10 @@ impl Job {
         let mut init = self.facts.pod_step();
         edit(&mut init);
         let pod = self.start(&init);
-        self.craned.wait_for(0, JobStatus::Running, LONG);
+        let end = |status: &JobStatus| matches!(status, JobStatus::Running | JobStatus::Failed);
+        wait::until(LONG, || self.craned.statuses(0).iter().any(end).then_some(()));
+        let reports = self.craned.reports(0);
+        assert_eq!(self.craned.statuses(0).last(), Some(&JobStatus::Running), "the pod: {reports:?}");
         pod
     }
 
@@ -255,6 +291,9 @@ impl Job {
         if let Some(runtime) = &self.runtime {
             runtime.purge(self.id());
         }
+        for point in leaks::mounts(&self.places().root).iter().rev() {
+            let _ = nix::mount::umount2(&**point, nix::mount::MntFlags::MNT_DETACH);
+        }
     }
 }
 
@@ -270,7 +309,7 @@ impl Drop for Job {
         }
         let root = &self.facts.places.root;
         // A mount that is still there must not be emptied through this path.
-        if !left.iter().any(|what| what.starts_with("mount")) {
+        if leaks::mounts(root).is_empty() {
             let _ = std::fs::remove_dir_all(root);
         }
         assert!(left.is_empty(), "left behind by job {}:\n{}", self.id(), left.join("\n"));

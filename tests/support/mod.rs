@@ -3,6 +3,8 @@
 //!
 //! - [`job::Job`] is one job on one runtime: scratch directories, a craned
 //!   double, step builders, and a leak check that runs when it is dropped.
+//! - [`user::TestUser`] is a real user of the node for one test.
+//! - [`mounting`] has the ways host paths reach containers, and bindfs to shoot at.
 //! - [`supervisor::Supervisor`] is one started process and its control socket.
 //! - [`craned::Craned`] takes the reports; [`fake_cri::FakeCri`] plays a
 //!   runtime, faults included; [`runtime`] finds real ones.
@@ -16,10 +18,12 @@ pub mod fake_cri;
 pub mod init;
 pub mod job;
 pub mod leaks;
+pub mod mounting;
 pub mod output;
 pub mod runtime;
 pub mod server;
 pub mod supervisor;
+pub mod user;
 pub mod wait;
 
 use std::time::Duration;

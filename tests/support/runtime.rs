@@ -1,15 +1,17 @@
 //! The runtimes a test runs on: real ones named by the environment, or a fake.
 //!
 //! `scripts/test` starts the real ones and sets
-//! `CRANE_TEST_RUNTIMES=name=unix:///socket;name=…` and `CRANE_TEST_IMAGE`.
+//! `CRANE_TEST_RUNTIMES=name=unix:///socket;name=…`, `CRANE_TEST_USERNS=name;name…`
+//! with those of them whose pods can have user namespaces, and `CRANE_TEST_IMAGE`.
 
 use super::fake_cri::FakeCri;
 use super::supervisor::channel;
 use crane_supervisor::cri::api::runtime_service_client::RuntimeServiceClient;
 use crane_supervisor::cri::api::{
-    Container, ContainerFilter, ContainerStatusRequest, ContainerStatusResponse, ListContainersRequest,
-    ListPodSandboxRequest, PodSandbox, PodSandboxFilter, PodSandboxStatusRequest, PodSandboxStatusResponse,
-    RemoveContainerRequest, RemovePodSandboxRequest, VersionRequest,
+    Container, ContainerFilter, ContainerStatusRequest, ContainerStatusResponse, LinuxPodSandboxConfig,
+    LinuxSandboxSecurityContext, ListContainersRequest, ListPodSandboxRequest, NamespaceMode, NamespaceOption,
+    PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxMetadata, PodSandboxStatusRequest,
+    PodSandboxStatusResponse, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, VersionRequest,
 };
 use std::collections::HashMap;
 use std::path::Path;
@@ -96,7 +98,32 @@ impl Runtime {
 /// Runs `test` on every real runtime at once; failures name the runtime.
 #[track_caller]
 pub fn on_each(test: impl Fn(&Runtime) + Sync) {
-    let runtimes = real();
+    on_all(&real(), test);
+}
+
+/// [`on_each`] of those that can give a pod a user namespace.
+#[track_caller]
+pub fn on_each_with_userns(test: impl Fn(&Runtime) + Sync) {
+    on_all(&chosen(|able| able), test);
+}
+
+/// [`on_each`] of those that cannot.
+#[track_caller]
+pub fn on_each_without_userns(test: impl Fn(&Runtime) + Sync) {
+    on_all(&chosen(|able| !able), test);
+}
+
+#[track_caller]
+fn chosen(choose: impl Fn(bool) -> bool) -> Vec<Runtime> {
+    let able = std::env::var("CRANE_TEST_USERNS").unwrap_or_default();
+    let runtimes: Vec<_> =
+        real().into_iter().filter(|rt| choose(able.split(';').any(|name| name == rt.name()))).collect();
+    assert!(!runtimes.is_empty(), "no such runtime beside CRANE_TEST_USERNS={able}: run scripts/test");
+    runtimes
+}
+
+#[track_caller]
+fn on_all(runtimes: &[Runtime], test: impl Fn(&Runtime) + Sync) {
     let test = &test;
     let failed: Vec<String> = std::thread::scope(|scope| {
         let runs: Vec<_> = runtimes.iter().map(|rt| (rt.name(), scope.spawn(move || test(rt)))).collect();
@@ -161,7 +188,7 @@ impl Cri {
 
     /// PodSandboxStatus.
     pub fn pod_status(&mut self, id: &str) -> PodSandboxStatusResponse {
-        let request = PodSandboxStatusRequest { pod_sandbox_id: id.into() };
+        let request = PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: false };
         self.runtime.block_on(self.stub.pod_sandbox_status(request)).expect("PodSandboxStatus").into_inner()
     }
 
@@ -169,6 +196,28 @@ impl Cri {
     pub fn container_status(&mut self, id: &str) -> ContainerStatusResponse {
         let request = ContainerStatusRequest { container_id: id.into(), verbose: true };
         self.runtime.block_on(self.stub.container_status(request)).expect("ContainerStatus").into_inner()
+    }
+
+    /// RunPodSandbox of a pod on the node's network; its id.
+    pub fn run_pod(&mut self, name: &str, namespace: &str, labels: HashMap<String, String>, logs: &Path) -> String {
+        let metadata =
+            PodSandboxMetadata { name: name.into(), uid: name.into(), namespace: namespace.into(), attempt: 0 };
+        let network = NamespaceMode::Node as i32;
+        let namespaces = NamespaceOption { network, ..NamespaceOption::default() };
+        let context = LinuxSandboxSecurityContext {
+            namespace_options: Some(namespaces),
+            ..LinuxSandboxSecurityContext::default()
+        };
+        let config = PodSandboxConfig {
+            metadata: Some(metadata),
+            labels,
+            log_directory: logs.display().to_string(),
+            linux: Some(LinuxPodSandboxConfig { security_context: Some(context), ..LinuxPodSandboxConfig::default() }),
+            ..PodSandboxConfig::default()
+        };
+        let request = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+        let reply = self.runtime.block_on(self.stub.run_pod_sandbox(request));
+        reply.expect("RunPodSandbox").into_inner().pod_sandbox_id
     }
 
     fn left_of(&mut self, job: u32) -> Vec<String> {

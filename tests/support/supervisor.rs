@@ -26,6 +26,9 @@ use tonic::{Response, Status};
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_crane-supervisor");
 
+/// What the kernel calls a guardian.
+const GUARDIAN: &str = "crane-guardian";
+
 /// Where craned looks for control sockets.
 pub const SOCKET_DIR: &str = "/tmp/crane";
 
@@ -169,6 +172,21 @@ impl Supervisor {
     pub fn kill9(&mut self) {
         let _ = self.child.kill();
         self.status = self.child.wait().ok();
+    }
+
+    /// Its guardian, while it has one.
+    pub fn guardian(&self) -> Option<i32> {
+        let parent = i32::try_from(self.pid()).expect("a pid fits");
+        let all = procfs::process::all_processes().expect("/proc is there").flatten();
+        let stats = all.filter_map(|process| process.stat().ok());
+        stats.into_iter().find(|stat| stat.ppid == parent && stat.comm == GUARDIAN).map(|stat| stat.pid)
+    }
+
+    /// SIGKILL to its guardian and then to it: nobody of ours is left to undo anything.
+    pub fn kill9_unguarded(&mut self) {
+        let guardian = self.guardian().expect("every supervisor has a guardian");
+        kill(Pid::from_raw(guardian), Signal::SIGKILL).expect("the guardian is ours to kill");
+        self.kill9();
     }
 
     /// Sends any signal.

@@ -1,8 +1,10 @@
 //! What `run` can be told, spelled as in `ccon run`.
 
 use crate::cli::run::port::PortOrPartition;
-use crate::cli::run::{duration, port};
+use crate::cli::run::user::{JobUser, NumericIds};
+use crate::cli::run::{duration, port, user, volume};
 use crate::config::{self, size};
+use crate::local::plan::Mount;
 use clap::{Args, ValueEnum};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -33,9 +35,22 @@ pub struct Options {
     #[arg(short = 'w', long, value_name = "DIR")]
     pub workdir: Option<String>,
 
-    /// Run as these numeric ids; without GID, the user's primary group.
-    #[arg(short = 'u', long, value_name = "UID[:GID]", value_parser = parse_user)]
-    pub user: Option<(u32, Option<u32>)>,
+    /// Run as these numeric ids; without GID, the user's primary group. In a user namespace they are ids inside it, 0
+    /// where nothing is said.
+    #[arg(short = 'u', long, value_name = "UID[:GID]", value_parser = user::parse_ids)]
+    pub user: Option<NumericIds>,
+
+    /// Give the container a user namespace, or none. Left out: UserNsEnabledByDefault, where the runtime can.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub userns: Option<bool>,
+
+    /// Mount a host path, opened as the job's user; a relative one starts at the working directory.
+    #[arg(short = 'v', long = "volume", value_name = "HOST:CONTAINER[:ro|:rw]", value_parser = volume::parse)]
+    pub volumes: Vec<Mount>,
+
+    /// Whose job it is, by number or login name. Left out: who called sudo, or the caller.
+    #[arg(long = "as", value_name = "UID[:GID]", value_parser = user::parse_job_user)]
+    pub job_user: Option<JobUser>,
 
     /// The node's network, or the runtime's default pod network.
     #[arg(long, value_enum)]
@@ -116,15 +131,6 @@ impl PullPolicy {
     }
 }
 
-fn parse_user(text: &str) -> Result<(u32, Option<u32>), String> {
-    let number =
-        |text: &str| text.parse::<u32>().map_err(|_| format!("{text:?} is not a numeric id: expected UID[:GID]"));
-    match text.split_once(':') {
-        Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
-        None => Ok((number(text)?, None)),
-    }
-}
-
 fn parse_memory(text: &str) -> Result<u64, String> {
     match size::parse(text) {
         Ok(0) => Err("a container needs more than 0 bytes".into()),
@@ -143,15 +149,6 @@ fn parse_cpus(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_user_is_one_or_two_numbers() {
-        assert_eq!(parse_user("1000"), Ok((1000, None)));
-        assert_eq!(parse_user("1000:100"), Ok((1000, Some(100))));
-        for text in ["", "root", "1000:", ":1", "-1", "1:2:3", "4294967296"] {
-            assert!(parse_user(text).is_err(), "{text:?} was accepted");
-        }
-    }
 
     #[test]
     fn limits_of_nothing_are_refused() {

@@ -18,7 +18,7 @@ fn run(role: Role, events: &[Event]) -> (Machine, Vec<Action>) {
 }
 
 fn started() -> Vec<Event> {
-    let stages = [Stage::User, Stage::Pod, Stage::Image, Stage::Create, Stage::Start];
+    let stages = [Stage::User, Stage::Pod, Stage::Mounts, Stage::Image, Stage::Create, Stage::Start];
     std::iter::once(Event::Execute).chain(stages.map(Event::StageDone)).collect()
 }
 
@@ -81,10 +81,29 @@ fn a_pod_that_failed_is_told_at_once_and_again_at_the_jobs_end() {
 fn a_pod_whose_teardown_is_slow_is_handed_over_and_reported() {
     let (_, actions) = run(
         Role::Pod,
-        &[Event::StageDone(Stage::User), Event::StageDone(Stage::Pod), Event::Shutdown, Event::OutOfPatience],
+        &[Event::StageDone(Stage::User), Event::StageDone(Stage::Pod), Event::Shutdown, Event::OutOfPatience(None)],
     );
     assert!(actions.contains(&Action::HandOver));
     assert_eq!(finals(&actions).len(), 1);
+}
+
+#[test]
+fn an_end_only_the_kernel_knows_is_reported_when_patience_runs_out() {
+    let code = |stop: &[Event], end| {
+        let mut events = started();
+        events.extend_from_slice(stop);
+        events.extend([Event::OutOfPatience(end), Event::CleanedUp]);
+        let (_, actions) = run(Role::Container, &events);
+        finals(&actions).iter().map(|verdict| verdict.exit_code).collect::<Vec<_>>()
+    };
+    // The first wait of a cancel ends in our own kill, the second in giving up.
+    let cancelled = [Event::Stop(Cause::Cancelled), Event::OutOfPatience(None)];
+    let ended = |end| Some(Outcome::Ended(end));
+    assert_eq!(code(&cancelled, ended(End::Signalled(9))), [265]);
+    assert_eq!(code(&cancelled, Some(Outcome::OutOfMemory(End::Exited(5)))), [5]);
+    assert_eq!(code(&cancelled, None), [320]);
+    assert_eq!(code(&[Event::Shutdown], ended(End::Exited(7))), [7]);
+    assert_eq!(code(&[Event::Shutdown], None), [320]);
 }
 
 #[test]
@@ -96,14 +115,39 @@ fn a_cancel_while_pulling_acts_at_once() {
     assert_eq!(machine.state(), State::CleaningUp);
 }
 
+#[test]
+fn a_lost_mount_stops_the_container_and_is_named() {
+    let mut events = started();
+    events.extend([
+        Event::MountLost("mount /data is lost".into()),
+        Event::MountLost("another".into()),
+        Event::Ended(Outcome::Ended(End::Exited(0))),
+        Event::Drained,
+        Event::CleanedUp,
+    ]);
+    let (_, actions) = run(Role::Container, &events);
+    assert!(actions.iter().any(|action| matches!(action, Action::Stop { .. })));
+    let wanted = Verdict { status: FinalStatus::Failed, exit_code: 323, reason: "mount /data is lost".into() };
+    assert_eq!(finals(&actions), [wanted]);
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
-    let stage = prop::sample::select(vec![Stage::User, Stage::Pod, Stage::Image, Stage::Create, Stage::Start]);
+    let stage =
+        prop::sample::select(vec![Stage::User, Stage::Pod, Stage::Mounts, Stage::Image, Stage::Create, Stage::Start]);
     let cause = prop::sample::select(vec![
         Cause::Cancelled,
         Cause::TimeLimit,
         Cause::Deadline,
         Cause::FrontendGone,
         Cause::JobEnd,
+        Cause::MountLost,
+    ]);
+    let ended = |end| Some(Outcome::Ended(end));
+    let end = prop::sample::select(vec![
+        None,
+        ended(End::Exited(7)),
+        ended(End::Signalled(9)),
+        Some(Outcome::OutOfMemory(End::Signalled(9))),
     ]);
     let outcome = prop::sample::select(vec![
         Outcome::Ended(End::Exited(0)),
@@ -117,10 +161,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Shutdown),
         stage.clone().prop_map(Event::StageDone),
         stage.prop_map(|stage| Event::StageFailed(stage, failure())),
+        Just(Event::MountLost("bindfs ended".into())),
         outcome.prop_map(Event::Ended),
         Just(Event::Drained),
         Just(Event::CleanedUp),
-        Just(Event::OutOfPatience),
+        end.prop_map(Event::OutOfPatience),
         Just(Event::Delivered),
     ]
 }

@@ -1,36 +1,52 @@
 //! The pod: brought up by a pod step, found by a container step.
 
-use super::{ATTEMPTS, Learnt, prepared, report_left};
+use super::{ATTEMPTS, Learnt, prepared, report_left, userns};
 use crate::cleanup::perform;
-use crate::cri::client::Client;
+use crate::cri::client::{Client, Detail};
 use crate::cri::error::{Class, CriError};
 use crate::cri::{labels, sandbox};
 use crate::exit_code;
-use crate::spec::{PodSpec, StepSpec};
+use crate::identity::idmap::Ranges;
+use crate::spec::{NetworkMode, PodSpec, StepSpec};
 use crate::step::event::Failure;
 use crate::step::pod_record::{self, Pod};
 
 /// Brings the job's pod up and leaves its record for the container steps.
-pub(super) async fn run(client: &Client, spec: &StepSpec, pod: &PodSpec) -> Result<Learnt, Failure> {
+pub(super) async fn run(
+    client: &Client,
+    spec: &StepSpec,
+    pod: &PodSpec,
+    ranges: Option<Ranges>,
+) -> Result<Learnt, Failure> {
+    let ranges = userns::wanted(pod, ranges)?;
     let version = client.when_there(|| client.version()).await.map_err(prepared)?;
     tracing::info!(runtime = %version.runtime_name, version = version.runtime_version, "runtime");
     for key in &pod.refused_annotations {
         tracing::warn!(key, "an annotation that steers the runtime is left out");
     }
     check_cgroup_driver(client, pod).await?;
-    let (id, config) = create(client, spec, pod).await?;
+    let (id, config) = create(client, spec, pod, ranges).await?;
+    if let Some(ranges) = ranges {
+        let state = client.when_there(|| client.pod_status(&id, Detail::WithPid)).await.map_err(prepared)?;
+        userns::check("the pod", state.pid, ranges)?;
+    }
     let pod = Pod { id, config, runtime: version.runtime_name };
     pod_record::write(&spec.temp_dir.job(spec.id.job), &pod).map_err(prepared)?;
     Ok(Learnt::Pod(Box::new(pod)))
 }
 
-async fn create(client: &Client, spec: &StepSpec, pod: &PodSpec) -> Result<(String, sandbox::Config), Failure> {
+async fn create(
+    client: &Client,
+    spec: &StepSpec,
+    pod: &PodSpec,
+    ranges: Option<Ranges>,
+) -> Result<(String, sandbox::Config), Failure> {
     let selector = labels::pod_selector(spec.id.job, spec.uid);
     // An earlier run of the same job on this node may have been cut off.
     report_left(perform::pods(client, &selector).await);
     let mut attempt = 0;
     loop {
-        let config = sandbox::config(pod, attempt);
+        let config = sandbox::config(pod, ranges, attempt);
         let error = match client.run_pod(&config).await {
             Ok(id) => return Ok((id, config)),
             Err(error) => error,
@@ -38,7 +54,7 @@ async fn create(client: &Client, spec: &StepSpec, pod: &PodSpec) -> Result<(Stri
         attempt += 1;
         if attempt == ATTEMPTS || !matches!(error.class(), Class::Unsure | Class::NameTaken) {
             let unsettled = error.class() == Class::Unsure;
-            return Err(Failure { unsettled, ..prepared(error) });
+            return Err(Failure { unsettled, ..prepared(explained(error, pod)) });
         }
         if let Some(id) = client.when_there(|| client.ready_pod(&selector)).await.map_err(prepared)? {
             tracing::warn!(%error, id, "the runtime's answer was lost; the pod is there");
@@ -47,6 +63,15 @@ async fn create(client: &Client, spec: &StepSpec, pod: &PodSpec) -> Result<(Stri
         tracing::warn!(%error, attempt, "running the pod again under a new name");
         report_left(perform::pods(client, &selector).await);
     }
+}
+
+/// containerd 2 makes no user namespace on the node's network, and says so obscurely.
+fn explained(error: CriError, pod: &PodSpec) -> String {
+    let hint = match pod.userns.is_some() && pod.namespaces.network == NetworkMode::Node {
+        true => "; a user namespace needs the pod's own network with this runtime",
+        false => "",
+    };
+    format!("{error}{hint}")
 }
 
 /// The systemd driver names cgroups its own way: craned's limits, freeze and kill
@@ -76,16 +101,27 @@ pub(super) async fn find(client: &Client, spec: &StepSpec, pod: &PodSpec) -> Res
         None => {
             let ready = client.when_there(|| client.ready_pod(&selector)).await.map_err(prepared)?;
             let id = ready.ok_or_else(|| unusable("is not on this node, or not alone"))?;
+            if pod.userns.is_some() {
+                return Err(unusable("has no record here, and only that tells its user namespace"));
+            }
             tracing::warn!(id, "the job's pod has no record here; found by its labels");
-            Pod { id, config: sandbox::config(pod, 0), runtime: String::new() }
+            Pod { id, config: sandbox::config(pod, None, 0), runtime: String::new() }
         }
     };
-    let state = match client.when_there(|| client.pod_status(&found.id)).await {
+    let ranges = userns::wanted(pod, found.config.ranges())?;
+    let detail = if ranges.is_some() { Detail::WithPid } else { Detail::Brief };
+    let state = match client.when_there(|| client.pod_status(&found.id, detail)).await {
         Err(error) if error.class() == Class::Gone => return Err(unusable("is gone")),
         state => state.map_err(prepared::<CriError>)?,
     };
     let labelled = selector.iter().all(|(key, value)| state.labels.get(key) == Some(value));
+    if let Some(ranges) = ranges.filter(|_| state.ready) {
+        userns::check("the pod", state.pid, ranges)?;
+    }
     match () {
+        () if found.config.ranges().is_some() != pod.userns.is_some() => {
+            Err(unusable("and this step differ in whether there is a user namespace"))
+        }
         () if state.namespace != labels::NAMESPACE || !labelled => Err(unusable("has another job's labels")),
         () if !state.ready => Err(unusable("is not ready")),
         () => Ok(Learnt::Pod(Box::new(found))),

@@ -24,7 +24,7 @@ use crane_supervisor::cri::api::runtime_service_server::RuntimeServiceServer;
 use faults::Faults;
 use record::Calls;
 use service::Service;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -73,10 +73,11 @@ impl FakeCri {
     fn new(flavour: Flavour, images_apart: bool) -> Arc<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = PathBuf::from(format!("/var/tmp/cs-fake-{}-{number}", std::process::id()));
+        let name = format!("cs-fake-{}-{number}", std::process::id());
+        let dir = Path::new("/var/tmp").join(&name);
         std::fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("cannot make {}: {e}", dir.display()));
         let fake = Self {
-            world: Arc::new(World::new(flavour)),
+            world: Arc::new(World::new(flavour, &name)),
             faults: Arc::default(),
             calls: Arc::default(),
             dir,
@@ -148,9 +149,15 @@ impl FakeCri {
         self.world.forget_exit_codes();
     }
 
-    /// Ends from now on are shown as EXITED only after `lag`.
+    /// Ends are shown as EXITED only after `lag`; from now on, and those not shown yet.
     pub fn show_exits_after(&self, lag: Duration) {
         self.world.show_exits_after(lag);
+    }
+
+    /// From now on containers get these groups beside those asked for, as containerd 1.6
+    /// gives them those of the image's /etc/group.
+    pub fn give_image_groups(&self, groups: &[u32]) {
+        self.world.give_image_groups(groups);
     }
 
     /// Every call so far, in order.

@@ -1,6 +1,6 @@
 //! Pods and containers in memory, with a runtime's rules.
 
-use super::cgroup::Membership;
+use super::cgroup::{self, Membership};
 use super::flavour::{Driver, Duplicate, Flavour};
 use super::images::Images;
 use super::log::Log;
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
@@ -21,6 +21,8 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// All a runtime knows.
 pub struct World {
     flavour: Flavour,
+    /// The cgroup above containers whose pod names none.
+    group: String,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
 }
@@ -33,6 +35,7 @@ struct State {
     made: u64,
     forget: bool,
     lag: Duration,
+    image_groups: Vec<u32>,
 }
 
 struct Pod {
@@ -59,7 +62,7 @@ struct Held {
 }
 
 impl World {
-    pub fn new(flavour: Flavour) -> Self {
+    pub fn new(flavour: Flavour, name: &str) -> Self {
         let prefix = if flavour.pid_after_create { "" } else { "sha256:" };
         let state = State {
             pods: BTreeMap::new(),
@@ -69,8 +72,9 @@ impl World {
             made: 0,
             forget: false,
             lag: flavour.exit_lag,
+            image_groups: Vec::new(),
         };
-        Self { flavour, state: Mutex::new(state), changed: watch::channel(0).0 }
+        Self { flavour, group: format!("/{name}"), state: Mutex::new(state), changed: watch::channel(0).0 }
     }
 
     pub fn flavour(&self) -> &Flavour {
@@ -100,7 +104,7 @@ impl World {
         let condition =
             |kind: &str| RuntimeCondition { r#type: kind.into(), status: true, ..RuntimeCondition::default() };
         let conditions = vec![condition("RuntimeReady"), condition("NetworkReady")];
-        StatusResponse { status: Some(RuntimeStatus { conditions }), info: HashMap::new() }
+        StatusResponse { status: Some(RuntimeStatus { conditions }), ..StatusResponse::default() }
     }
 
     pub fn runtime_config(&self) -> Result<RuntimeConfigResponse, Status> {
@@ -182,7 +186,7 @@ impl World {
             labels: pod.config.labels.clone(),
             runtime_handler: String::new(),
         };
-        Ok(PodSandboxStatusResponse { status: Some(status) })
+        Ok(PodSandboxStatusResponse { status: Some(status), info: HashMap::new() })
     }
 
     pub fn list_pods(&self, filter: &PodSandboxFilter) -> Vec<PodSandbox> {
@@ -237,7 +241,7 @@ impl World {
         let id = state.next_id("ctr");
         if self.flavour.pid_after_create {
             let (init, child) = held.program().start_gated().map_err(|e| Status::unknown(e.to_string()))?;
-            held.begin(&id, init, child);
+            held.begin(&self.group, &id, init, child);
         }
         state.containers.insert(id.clone(), held);
         Ok(CreateContainerResponse { container_id: id })
@@ -252,7 +256,7 @@ impl World {
         }
         if held.init.is_none() {
             match held.program().start() {
-                Ok((init, child)) => held.begin(id, init, child),
+                Ok((init, child)) => held.begin(&self.group, id, init, child),
                 Err(why) => {
                     held.fail_to_start(&why);
                     let text = held.message.clone();
@@ -283,12 +287,12 @@ impl World {
     /// A container's life after its start, in a thread of its own.
     fn follow(&self, id: &str, child: Child, log: Option<Log>) {
         let code = attend(child, log);
-        let (lag, forget) = {
-            let state = self.state();
-            (state.lag, state.forget)
-        };
-        let finished = now();
-        crate::support::wait::pause(lag);
+        let forget = self.state().forget;
+        let (ended, finished) = (Instant::now(), now());
+        let shown = || ended.elapsed() >= self.state().lag;
+        while !shown() {
+            crate::support::wait::pause(Duration::from_millis(5));
+        }
         if let Some(held) = self.state().containers.get_mut(id) {
             held.state = ContainerState::ContainerExited;
             held.times[2] = finished;
@@ -339,7 +343,7 @@ impl World {
         let state = self.state();
         let held = state.containers.get(id).ok_or_else(|| Status::not_found(format!("container {id}")))?;
         let pid = if held.shows_pid(&self.flavour) { held.pid } else { 0 };
-        let info = verbose.then(|| ("info".to_owned(), format!("{{\"sandboxID\":\"{}\",\"pid\":{pid}}}", held.pod)));
+        let info = verbose.then(|| ("info".to_owned(), held.info(pid, &state.image_groups)));
         Ok(ContainerStatusResponse { status: Some(held.status(id)), info: info.into_iter().collect() })
     }
 
@@ -410,6 +414,10 @@ impl World {
         self.state().lag = lag;
     }
 
+    pub fn give_image_groups(&self, groups: &[u32]) {
+        self.state().image_groups = groups.to_vec();
+    }
+
     pub fn starts_of(&self, job: u32) -> usize {
         self.state().starts.get(&job.to_string()).copied().unwrap_or(0)
     }
@@ -426,6 +434,11 @@ impl World {
         let containers = state.containers.iter().filter(|(_, held)| held.is_of(job));
         pods.map(|(id, pod)| format!("pod {id} ({:?})", pod.state()))
             .chain(containers.map(|(id, held)| format!("container {id} ({:?})", held.state)))
+            .chain(
+                cgroup::sweep(&self.group, |id| state.containers.contains_key(id))
+                    .into_iter()
+                    .map(|path| format!("cgroup {}", path.display())),
+            )
             .collect()
     }
 
@@ -438,6 +451,8 @@ impl World {
 
     pub fn kill_all(&self) {
         self.kill(|_| true);
+        cgroup::sweep(&self.group, |_| false);
+        cgroup::remove(&self.group);
     }
 
     fn kill(&self, which: impl Fn(&Held) -> bool) {
@@ -472,6 +487,15 @@ impl Pod {
 }
 
 impl Held {
+    /// The verbose answer's JSON, as far as anyone looks at it.
+    fn info(&self, pid: u32, image_groups: &[u32]) -> String {
+        let linux = self.config.linux.clone().unwrap_or_default();
+        let mut groups = linux.security_context.unwrap_or_default().supplemental_groups;
+        groups.extend(image_groups.iter().copied().map(i64::from));
+        let spec = serde_json::json!({ "process": { "user": { "additionalGids": groups } } });
+        serde_json::json!({ "sandboxID": self.pod, "pid": pid, "runtimeSpec": spec }).to_string()
+    }
+
     fn new(pod: String, config: ContainerConfig, sandbox: &PodSandboxConfig, image_id: String) -> Self {
         let log = match &*config.log_path {
             "" => String::new(),
@@ -511,9 +535,9 @@ impl Held {
         }
     }
 
-    fn begin(&mut self, id: &str, init: Init, child: Child) {
+    fn begin(&mut self, group: &str, id: &str, init: Init, child: Child) {
         self.pid = init.pid;
-        self.cgroup = Membership::enter(&self.parent, id, init.pid);
+        self.cgroup = Membership::enter(&self.parent, group, id, init.pid);
         self.init = Some(init);
         self.child = Some(child);
     }
