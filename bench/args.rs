@@ -15,6 +15,8 @@ pub enum Part {
     Whole,
     /// Memory, threads and wake-ups of many at once.
     Quiet,
+    /// What mounts cost: their use, their making, their keeping.
+    Mounts,
 }
 
 /// Everything that can be chosen.
@@ -38,6 +40,23 @@ pub struct Args {
     pub containers: usize,
     /// How long wake-ups are counted.
     pub window: Duration,
+    /// What is done with mounts, and how often.
+    pub mounts: Mounts,
+}
+
+/// Sizes of the part about mounts.
+#[derive(Clone, Copy, Debug)]
+pub struct Mounts {
+    /// Rounds of work with files in each kind of mount.
+    pub rounds: usize,
+    /// Small files in each.
+    pub files: u32,
+    /// MiB of the large file in each.
+    pub mib: u32,
+    /// Steps of each kind whose making of mounts is timed.
+    pub steps: usize,
+    /// Steps of each kind at once.
+    pub at_once: usize,
 }
 
 impl Args {
@@ -53,6 +72,7 @@ impl Args {
             whole_runs: 15,
             containers: 100,
             window: Duration::from_secs(60),
+            mounts: Mounts { rounds: 15, files: 10_000, mib: 256, steps: 15, at_once: 10 },
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -78,6 +98,7 @@ impl Args {
         self.whole_runs = 3;
         self.containers = 10;
         self.window = Duration::from_secs(30);
+        self.mounts = Mounts { rounds: 3, files: 1000, mib: 64, steps: 3, at_once: 3 };
     }
 
     /// Is this part wanted?
@@ -92,7 +113,8 @@ fn part(word: &str) -> Result<Part> {
         "container" => Ok(Part::Container),
         "whole" => Ok(Part::Whole),
         "quiet" => Ok(Part::Quiet),
-        _ => Err(format!("unknown part {word}: expected ready, container, whole or quiet").into()),
+        "mounts" => Ok(Part::Mounts),
+        _ => Err(format!("unknown part {word}: expected ready, container, whole, quiet or mounts").into()),
     }
 }
 
@@ -109,4 +131,9 @@ pub fn runtimes(only: &str) -> Result<Vec<(String, String)>> {
         return Err("no runtime in CRANE_TEST_RUNTIMES to measure on: start this by scripts/bench".into());
     }
     Ok(found)
+}
+
+/// Can pods of this runtime have user namespaces?
+pub fn has_userns(name: &str) -> bool {
+    std::env::var("CRANE_TEST_USERNS").unwrap_or_default().split(';').any(|able| able == name)
 }

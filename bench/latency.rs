@@ -5,23 +5,19 @@
 //! time stamp in both cases; an end is what a second client sees who asks all
 //! the time, and never later than the last answer that said otherwise.
 
+use crate::bare::Bare;
 use crate::init::Facts;
 use crate::node::{LIMIT, Node, sleeping};
 use crate::table::{Table, Values};
 use crate::{Result, whole};
 use crane_supervisor::cri::api::{ContainerState, ContainerStatus};
 use crane_supervisor::cri::client::Detail;
+use crane_supervisor::cri::labels;
 use crane_supervisor::cri::start::pid_of;
-use crane_supervisor::cri::{container, labels, sandbox};
-use crane_supervisor::identity::look_up;
-use crane_supervisor::identity::user::User;
 use crane_supervisor::ids::StepId;
-use crane_supervisor::layout::TempDir;
 use crane_supervisor::local::grpc;
-use crane_supervisor::spec::{self, ContainerSpec, Kind, Work};
 use crane_supervisor::sys::pidfd::Process;
 use crane_supervisor::wire::crane::JobStatus;
-use crane_supervisor::wire::crane::supervisor::InitSupervisorRequest;
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::time::{sleep, timeout};
@@ -73,12 +69,12 @@ struct Times {
 pub async fn container(node: &Node, runs: usize, table: &mut Table) -> Result<()> {
     let job = node.job();
     let pod = node.pod(&job).await?;
-    let bare = Bare::new(node, &job)?;
+    let bare = Bare::new(&job)?;
     let mut values: [Values; 7] = Default::default();
     for run in 0..runs + 1 {
         let step = 1 + 2 * u32::try_from(run)?;
         let ours = supervised(node, &job, step).await?;
-        let calls = bare.times(node, step + 1).await?;
+        let calls = calls(node, &bare, &job, step + 1).await?;
         if run > 0 {
             let all = [ours.started, calls.started, ours.starting, calls.starting, ours.over, calls.over, ours.known];
             values.iter_mut().zip(all).for_each(|(values, time)| values.push_time(time));
@@ -169,60 +165,25 @@ async fn end(node: &Node, container: &str, process: &Process) -> Result<Ending> 
     Err(format!("the runtime does not notice the end of {container}").into())
 }
 
-/// The supervisor's calls without the supervisor.
-struct Bare {
-    job: Facts,
-    pod: String,
-    config: sandbox::Config,
-    user: User,
-}
-
-impl Bare {
-    /// Takes the pod from the record its supervisor left.
-    fn new(node: &Node, job: &Facts) -> Result<Self> {
-        let dir = TempDir::new(&node.places.temp).job(job.job);
-        let record: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.pod_record())?)?;
-        let answer: serde_json::Value = serde_json::from_str(&look_up::answer(job.uid, &job.gids))?;
-        Ok(Self {
-            job: job.clone(),
-            pod: record["pod"].as_str().ok_or("the pod's record names no pod")?.to_owned(),
-            config: sandbox::Config::decode(&std::fs::read(dir.pod_config())?)?,
-            user: serde_json::from_value(answer["Found"].clone())?,
-        })
-    }
-
-    async fn times(&self, node: &Node, step: u32) -> Result<Times> {
-        let id = StepId { job: self.job.job, step };
-        let work = container_spec(sleeping(&self.job, step))?;
-        // The runtime appends to what it finds.
-        std::fs::write(node.places.logs.join(format!("{id}.container.log")), "")?;
-        let begun = SystemTime::now();
-        // A connection of its own, as every supervisor has to make one.
-        let client = &node.new_client()?;
-        client.pod_status(&self.pod).await?;
-        let image = client.image(&work.image.reference).await?.ok_or("the image is gone")?;
-        client.list(&labels::container_selector(id, self.job.uid)).await?;
-        let config = container::config(id, &work, &self.user, &image.id, 0);
-        let container = client.create(&self.pod, config, &self.config).await?;
-        client.start(&container).await?;
-        sleep(PEACE).await;
-        let (_, status, process) = running(node, id, self.job.uid).await?;
-        let ending = end(node, &container, &process).await?;
-        client.stop(&container, Duration::ZERO).await?;
-        client.remove(&container).await?;
-        Ok(Times {
-            started: started(&status, begun)?,
-            starting: starting(&status)?,
-            known: ending.known - ending.killed,
-            over: ending.known.elapsed(),
-        })
-    }
-}
-
-fn container_spec(init: InitSupervisorRequest) -> Result<ContainerSpec> {
-    match spec::read(init, Kind::CommonContainer)?.work {
-        Ok(Work::Container(work)) => Ok(*work),
-        Ok(Work::Pod(_)) => Err("a container step was read as a pod step".into()),
-        Err(rejection) => Err(rejection.reason.into()),
-    }
+/// The supervisor's calls without the supervisor, and their times.
+async fn calls(node: &Node, bare: &Bare, job: &Facts, step: u32) -> Result<Times> {
+    let id = StepId { job: job.job, step };
+    // The runtime appends to what it finds.
+    std::fs::write(node.places.logs.join(format!("{id}.container.log")), "")?;
+    let begun = SystemTime::now();
+    // A connection of its own, as every supervisor has to make one.
+    let client = &node.new_client()?;
+    client.pod_status(&bare.pod, Detail::Brief).await?;
+    let container = bare.start(client, sleeping(job, step), Vec::new()).await?;
+    sleep(PEACE).await;
+    let (_, status, process) = running(node, id, job.uid).await?;
+    let ending = end(node, &container, &process).await?;
+    client.stop(&container, Duration::ZERO).await?;
+    client.remove(&container).await?;
+    Ok(Times {
+        started: started(&status, begun)?,
+        starting: starting(&status)?,
+        known: ending.known - ending.killed,
+        over: ending.known.elapsed(),
+    })
 }

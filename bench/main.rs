@@ -7,8 +7,10 @@
 #![allow(clippy::disallowed_methods, reason = "peers are other programs, started as they are")]
 
 mod args;
+mod bare;
 mod conmon;
 mod latency;
+mod mounts;
 mod node;
 mod processes;
 mod quiet;
@@ -18,6 +20,14 @@ mod whole;
 #[allow(dead_code, clippy::expect_used, reason = "the tests' builders; not all are needed here")]
 #[path = "../tests/support/init.rs"]
 mod init;
+
+#[allow(dead_code, clippy::expect_used, clippy::unwrap_used, reason = "the tests' users; not all is needed here")]
+#[path = "../tests/support/user.rs"]
+mod user;
+
+#[allow(dead_code, clippy::expect_used, reason = "what the tests' users need")]
+#[path = "../tests/support/wait.rs"]
+mod wait;
 
 use args::{Args, Part};
 use node::Node;
@@ -66,6 +76,10 @@ async fn on_runtime(args: &Args, name: &str, endpoint: &str) -> Result<()> {
     if args.wants(Part::Quiet) {
         say("many containers at once");
         quiet::many(&node, args.containers, args.window, &mut table).await?;
+    }
+    if args.wants(Part::Mounts) && args::has_userns(name) {
+        say("mounts");
+        mounts::all(&node, args, &mut table).await?;
     }
     print!("{}", table.text());
     Ok(())

@@ -133,6 +133,7 @@ impl Node {
             runtime: self.endpoint.clone(),
             images: self.endpoint.clone(),
             image: IMAGE.to_owned(),
+            ..Facts::default()
         }
     }
 
@@ -176,7 +177,7 @@ pub fn sleeping(job: &Facts, step: u32) -> InitSupervisorRequest {
 }
 
 /// The tests log more than a node does.
-fn as_on_a_node(mut init: InitSupervisorRequest) -> InitSupervisorRequest {
+pub fn as_on_a_node(mut init: InitSupervisorRequest) -> InitSupervisorRequest {
     init.debug_level = "info".to_owned();
     init.spec().name = "bench".to_owned();
     init

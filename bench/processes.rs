@@ -47,16 +47,31 @@ impl Look {
     }
 }
 
+/// Processes named `name` that `parent` started.
+pub fn children(parent: u32, name: &str) -> Vec<u32> {
+    let is_child = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let is = |key: &str, value: &str| {
+            status.lines().filter_map(|line| line.strip_prefix(key)).any(|rest| rest.trim() == value)
+        };
+        is("Name:", name) && is("PPid:", &parent.to_string())
+    };
+    pids().filter(is_child).collect()
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// Processes whose command line has all of `words`.
 pub fn with_words(words: &[&str]) -> Vec<u32> {
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
+    let has_all = |pid: &u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).into_owned();
         words.iter().all(|word| line.contains(word))
-    })
-    .collect()
+    };
+    pids().filter(has_all).collect()
 }
 
 fn field(text: &str, name: &str) -> u64 {

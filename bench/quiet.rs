@@ -49,15 +49,18 @@ impl Running {
 }
 
 /// One kind of process, looked at twice.
-struct Kind {
-    name: &'static str,
-    pids: Vec<u32>,
+pub struct Kind {
+    /// For the table.
+    pub name: &'static str,
+    /// All of them.
+    pub pids: Vec<u32>,
     before: Vec<Look>,
     after: Vec<Look>,
 }
 
 impl Kind {
-    fn new(name: &'static str, pids: Vec<u32>) -> Self {
+    /// Processes not looked at yet.
+    pub fn new(name: &'static str, pids: Vec<u32>) -> Self {
         Self { name, pids, before: Vec::new(), after: Vec::new() }
     }
 
@@ -65,11 +68,13 @@ impl Kind {
         self.pids.iter().map(|&pid| processes::look(pid)).collect()
     }
 
-    fn values(&self, of: impl Fn(&Look) -> f64) -> Values {
+    /// One value of each, from the second look.
+    pub fn values(&self, of: impl Fn(&Look) -> f64) -> Values {
         self.after.iter().map(of).collect()
     }
 
-    fn wake_ups(&self, window: Duration) -> Values {
+    /// Wake-ups of each in 10 seconds.
+    pub fn wake_ups(&self, window: Duration) -> Values {
         let per_10_s = 10.0 / window.as_secs_f64();
         let both = self.before.iter().zip(&self.after);
         both.map(|(before, after)| after.wake_ups_since(before) * per_10_s).collect()
@@ -128,15 +133,21 @@ async fn measure(node: &Node, jobs: &[Running], peers: &Peers, window: Duration,
         Kind::new("sleep", peers.sleeps.iter().map(Child::id).collect()),
         Kind::new("conmon", peers.conmons.iter().flat_map(|conmons| conmons.pids.clone()).collect()),
     ];
+    watch(&mut kinds, window).await?;
+    rows(&kinds, window, table);
+    Ok(())
+}
+
+/// Lets them settle and looks at them at both ends of `window`.
+pub async fn watch(kinds: &mut [Kind], window: Duration) -> Result<()> {
     sleep(SETTLING).await;
-    for kind in &mut kinds {
+    for kind in &mut *kinds {
         kind.before = kind.look()?;
     }
     sleep(window).await;
-    for kind in &mut kinds {
+    for kind in &mut *kinds {
         kind.after = kind.look()?;
     }
-    rows(&kinds, window, table);
     Ok(())
 }
 
