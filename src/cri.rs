@@ -8,6 +8,7 @@ pub mod client;
 pub mod container;
 pub mod endpoint;
 pub mod error;
+pub mod exits;
 pub mod info;
 pub mod labels;
 mod oom;

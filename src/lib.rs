@@ -26,6 +26,7 @@ pub mod config;
 pub mod control;
 pub mod cri;
 pub mod exit_code;
+pub mod failpoint;
 pub mod handshake;
 pub mod identity;
 pub mod ids;

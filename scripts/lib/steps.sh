@@ -51,7 +51,7 @@ static_steps() {
         skip format "rustfmt is not installed (rustup component add rustfmt)"
     fi
     if cargo clippy --version >/dev/null 2>&1; then
-        step clippy cargo clippy --locked --all-targets -- -D warnings
+        step clippy cargo clippy --locked --all-targets --all-features -- -D warnings
     else
         skip clippy "clippy is not installed (rustup component add clippy)"
     fi

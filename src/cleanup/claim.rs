@@ -6,6 +6,7 @@
 use crate::cleanup::entry::{Entry, Header, VERSION};
 use crate::cleanup::journal::{self, Journal, JournalError};
 use crate::cleanup::reaper;
+use crate::failpoint;
 use crate::ids::StepId;
 use crate::layout::{StepDir, TempDir};
 use crate::sys::pidfd::Process;
@@ -146,7 +147,7 @@ pub fn remove_dir(dir: &StepDir) -> Result<(), ClaimError> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(io_error("remove", &file)(error));
             }
-            _ => {}
+            _ => failpoint::pass(|| format!("removed {}", file.file_name().unwrap_or_default().display())),
         }
     }
     fs::remove_dir(dir.path()).map_err(io_error("remove", dir.path()))?;
@@ -166,8 +167,12 @@ fn take_lock(dir: &StepDir, id: StepId) -> Result<Flock<File>, ClaimError> {
     let begun = Instant::now();
     loop {
         make_dir(dir.path()).map_err(io_error("create", dir.path()))?;
+        failpoint::pass(|| "directory made".into());
         match lock(dir)? {
-            Lock::Taken(lock) => return Ok(lock),
+            Lock::Taken(lock) => {
+                failpoint::pass(|| "locked".into());
+                return Ok(lock);
+            }
             Lock::Held if begun.elapsed() < REAPER_END_LIMIT && end_reaper(dir) => {}
             Lock::Held if begun.elapsed() < LOOK_LIMIT => pause(),
             Lock::Held => return Err(ClaimError::Held { id, path: dir.lock() }),

@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// Version of the journal's format; readers refuse any other.
-pub const VERSION: u32 = 1;
+/// Version of the journal's format; readers take older ones too, and refuse newer ones.
+///
+/// 2 added `processes`.
+pub const VERSION: u32 = 2;
 
 /// The first line of a journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,7 @@ impl Entry {
     pub fn after_reboot(self) -> Self {
         match self {
             Self::Mounts { dirs, cgroup: _ } => Self::Mounts { dirs, cgroup: None },
+            Self::Processes { container, cgroups: _ } => Self::Processes { container, cgroups: Vec::new() },
             same @ (Self::Socket { .. } | Self::Pod { .. } | Self::PodRecord { .. } | Self::Container { .. }) => same,
         }
     }
@@ -67,6 +70,13 @@ pub enum Entry {
         dirs: Vec<PathBuf>,
         /// The cgroup of its bindfs processes.
         cgroup: Option<String>,
+    },
+    /// The processes of the step's container, written down before it is started.
+    Processes {
+        /// The runtime's id of the container.
+        container: String,
+        /// Where runtimes put them, below a hierarchy's mount; one or none is there.
+        cgroups: Vec<String>,
     },
     /// The step's container.
     Container {

@@ -22,7 +22,7 @@ pub fn start(id: StepId, dir: &StepDir) -> io::Result<Guardian> {
     let name = "crane-supervisor".into();
     guardian::start(Orders {
         // The first thing a claim makes, and the last it removes.
-        file: dir.lock(),
+        file: dir.path().to_owned(),
         arguments: std::iter::once(name).chain(arguments).collect(),
         title: format!("crane-guardian: [{id}]"),
     })

@@ -5,6 +5,7 @@
 //! happen.
 
 use crate::cleanup::entry::{Entry, Header, VERSION};
+use crate::failpoint;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -93,8 +94,36 @@ impl Journal {
     }
 
     fn append(&mut self, line: &[u8]) -> Result<(), JournalError> {
-        self.file.write_all(line).map_err(|source| JournalError::Io { verb: "write", path: self.path.clone(), source })
+        failpoint::pass(|| format!("before writing {}", point(line)));
+        self.tear(line);
+        self.file.write_all(line).map_err(|source| JournalError::Io {
+            verb: "write",
+            path: self.path.clone(),
+            source,
+        })?;
+        failpoint::pass(|| format!("written {}", point(line)));
+        Ok(())
     }
+
+    /// Half a line, for a kill in the middle of a write.
+    #[cfg(feature = "failpoints")]
+    fn tear(&mut self, line: &[u8]) {
+        let chosen = std::env::var("CRANE_FAILPOINT").unwrap_or_default();
+        let torn = format!("torn {}", point(line));
+        if chosen == torn {
+            drop(self.file.write_all(&line[..line.len() / 2]));
+        }
+        failpoint::pass(|| torn);
+    }
+
+    #[cfg(not(feature = "failpoints"))]
+    fn tear(&mut self, _: &[u8]) {}
+}
+
+/// The name of a line, for failpoints.
+fn point(line: &[u8]) -> String {
+    let kind = |value: serde_json::Value| value.get("acquired").and_then(|kind| kind.as_str().map(str::to_owned));
+    serde_json::from_slice(line).ok().and_then(kind).unwrap_or_else(|| "header".to_owned())
 }
 
 fn line(value: &impl serde::Serialize) -> Vec<u8> {
@@ -133,8 +162,11 @@ fn parse(bytes: &[u8]) -> Result<(Header, Vec<Entry>), String> {
     let mut lines = whole.split(|&byte| byte == b'\n');
     let first = lines.next().filter(|line| !line.is_empty()).ok_or("it is empty")?;
     let header: Header = serde_json::from_slice(first).map_err(|error| format!("line 1: {error}"))?;
-    if header.version != VERSION {
-        return Err(format!("version {} is not {VERSION}", header.version));
+    if header.version == 0 || header.version > VERSION {
+        return Err(format!(
+            "version {} is not among 1 to {VERSION}; a newer crane-supervisor wrote it",
+            header.version
+        ));
     }
     let entries = lines
         .enumerate()
@@ -176,8 +208,10 @@ mod tests {
 
     #[test]
     fn another_version_and_a_broken_middle_are_refused() {
-        let newer = Header { version: 2, ..header() };
-        assert!(parse(&line(&newer)).unwrap_err().contains("version 2"));
+        let newer = Header { version: VERSION + 1, ..header() };
+        assert!(parse(&line(&newer)).unwrap_err().contains("newer"));
+        let older = Header { version: 1, ..header() };
+        assert!(parse(&line(&older)).is_ok());
         let broken = [line(&header()), b"rubbish\n".to_vec(), line(&entries()[0])].concat();
         assert!(parse(&broken).unwrap_err().starts_with("line 2"));
         assert!(parse(b"").is_err());

@@ -1,9 +1,11 @@
 //! Undoing what a journal says, last first.
 
 use crate::cleanup::entry::Entry;
+use crate::cleanup::processes::{self, Unkillable};
 use crate::cri::client::{Client, has_exited, is_ours};
 use crate::cri::error::{Class, CriError};
 use crate::mounts::table::{self, TableError};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -24,6 +26,9 @@ pub enum UndoError {
         #[source]
         source: CriError,
     },
+    /// Processes stay.
+    #[error(transparent)]
+    Processes(#[from] Unkillable),
     /// A mount stays.
     #[error(transparent)]
     Mounts(TableError),
@@ -44,19 +49,20 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// Undoes `entries` until nothing is left. Endless: its caller has the patience.
 ///
 /// Looks again after `unsettled`, where an object may still appear.
-pub async fn until_undone(client: &Client, entries: &[Entry], unsettled: Duration) {
+///
+/// `left` always holds what the last try left behind.
+pub async fn until_undone(client: &Client, entries: &[Entry], unsettled: Duration, left: &RefCell<Vec<String>>) {
     let mut pause = PAUSES.0;
     while let Err(errors) = undo(client, entries).await {
-        for error in &errors {
-            tracing::warn!(%error, "will try again");
-        }
+        left.replace(errors.iter().map(ToString::to_string).collect());
         sleep(pause).await;
         pause = (pause * 2).min(PAUSES.1);
     }
+    left.take();
     if !unsettled.is_zero() {
         sleep(unsettled).await;
         // Boxed: it is its own second half.
-        Box::pin(until_undone(client, entries, Duration::ZERO)).await;
+        Box::pin(until_undone(client, entries, Duration::ZERO, left)).await;
     }
 }
 
@@ -67,14 +73,37 @@ pub async fn until_undone(client: &Client, entries: &[Entry], unsettled: Duratio
 pub async fn undo(client: &Client, entries: &[Entry]) -> Result<(), Vec<UndoError>> {
     let mut errors = Vec::new();
     for entry in entries.iter().rev() {
-        errors.extend(undo_one(client, entry).await);
+        let failed = undo_one(client, entry).await;
+        // At once: the next one may take its whole limit.
+        failed.iter().for_each(|error| tracing::warn!(%error, "will try again"));
+        errors.extend(failed);
+    }
+    if errors.is_empty() {
+        errors.extend(still_running(entries).await);
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// The runtime says that all is gone; the kernel has the last word.
+pub async fn still_running(entries: &[Entry]) -> Vec<UndoError> {
+    let mut errors = Vec::new();
+    for entry in entries {
+        if let Entry::Processes { cgroups, .. } = entry {
+            match processes::end(cgroups).await {
+                Ok(()) => processes::forget(cgroups),
+                Err(error) => errors.push(error.into()),
+            }
+        }
+    }
+    errors
 }
 
 /// Undoes one entry; everything of it that is still there.
 pub async fn undo_one(client: &Client, entry: &Entry) -> Vec<UndoError> {
     match entry {
+        Entry::Processes { cgroups, .. } => {
+            processes::end(cgroups).await.err().map(UndoError::Processes).into_iter().collect()
+        }
         Entry::Container { labels } => containers(client, labels).await,
         Entry::Pod { labels } => pods(client, labels).await,
         Entry::Mounts { dirs, cgroup } => {

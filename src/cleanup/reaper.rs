@@ -4,7 +4,7 @@
 use crate::cleanup::claim::{self, ClaimError, Lock};
 use crate::cleanup::entry::{Entry, Header};
 use crate::cleanup::journal::{self, JournalError};
-use crate::cleanup::perform::{undo_one, until_undone};
+use crate::cleanup::perform::{still_running, undo_one, until_undone};
 use crate::cri::client::{Client, Limits};
 use crate::cri::endpoint::{Endpoint, EndpointError};
 use crate::layout::StepDir;
@@ -12,6 +12,7 @@ use crate::sys::cgroup;
 use crate::sys::helper::{self, HelperError};
 use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::Path;
@@ -118,9 +119,10 @@ pub async fn reap(dir: &StepDir, unsettled: Duration, begin: Begin) -> Result<Re
     let runtime = Endpoint::parse(&header.runtime.to_string_lossy())?;
     let client = Client::new(&runtime, &runtime, Limits::default());
     tracing::info!(step = %header.id(), entries = entries.len(), "undoing what the supervisor left");
+    let left = RefCell::default();
     let work = async {
         tokio::select! {
-            () = until_undone(&client, &entries, unsettled) => Ended::Undone,
+            () = until_undone(&client, &entries, unsettled, &left) => Ended::Undone,
             () = vanished(dir) => Ended::Needless,
         }
     };
@@ -178,6 +180,10 @@ async fn undo_within(dir: &StepDir, limit: Duration) -> Result<Told, ReapError> 
             };
             left.retain(|(of, _)| *of != Some(number));
             left.extend(errors.iter().map(|error| (Some(number), error.to_string())));
+        }
+        if left.is_empty() {
+            let running = still_running(&entries).await;
+            left.extend(running.iter().map(|error| (None, error.to_string())));
         }
         if left.is_empty() {
             claim::remove_dir(dir)?;

@@ -12,6 +12,7 @@ use crate::control::service::{QUEUE, Server};
 use crate::control::socket::{self, SocketError};
 use crate::control::{Request, Snapshot};
 use crate::cri::client::{Client, Limits};
+use crate::failpoint;
 use crate::handshake::{self, Answer, HandshakeError, NotTaken};
 use crate::identity::look_up::LookUp;
 use crate::ids::StepId;
@@ -19,9 +20,10 @@ use crate::layout::{self, LogDir};
 use crate::spec::{Kind, StepSpec};
 use crate::step::driver::Driver;
 use crate::step::parts::Parts;
+use crate::sys::exit_events::ExitEvents;
 use crate::sys::files::FilesError;
 use crate::sys::guardian::Guardian;
-use crate::sys::{cgroup, crash, fds, files, memory, privileges, signals};
+use crate::sys::{cgroup, crash, fds, files, memory, pidfd, privileges, signals};
 use crate::telemetry::{self, Level, LogConfig, Telemetry, TelemetryError};
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -66,9 +68,9 @@ struct Taken {
     spec: StepSpec,
     claim: Claim,
     listener: UnixListener,
-    runtime: Runtime,
     look_up: LookUp,
     guardian: Option<Guardian>,
+    exits: Option<ExitEvents>,
 }
 
 /// Takes the step on these descriptors and sees it to its end.
@@ -84,12 +86,12 @@ pub fn run(input: Option<i32>, output: Option<i32>) -> ExitCode {
             return refuse(&error, Some(answer));
         }
     };
-    let (telemetry, guardian) = match settle(&spec, &answer) {
+    let Settled { telemetry, guardian, exits } = match settle(&spec, &answer) {
         Ok(settled) => settled,
         Err(error) => return refuse(&error, Some(answer)),
     };
-    match take(spec, guardian) {
-        Ok(taken) => supervise(taken, telemetry, answer),
+    match take(spec, guardian, exits) {
+        Ok((taken, runtime)) => supervise(taken, runtime, telemetry, answer),
         Err(error) => {
             tracing::error!(%error, "step refused");
             refuse(&error, Some(answer))
@@ -114,14 +116,24 @@ fn note_refusal(error: &HandshakeError, log: Option<(LogDir, StepId)>) {
     }
 }
 
+/// What a process has once it is a supervisor's.
+struct Settled {
+    telemetry: Telemetry,
+    guardian: Option<Guardian>,
+    exits: Option<ExitEvents>,
+}
+
 /// From here on the process is a supervisor's.
-fn settle(spec: &StepSpec, answer: &Answer) -> Result<(Telemetry, Option<Guardian>), SuperviseError> {
+fn settle(spec: &StepSpec, answer: &Answer) -> Result<Settled, SuperviseError> {
     fds::close_others(&mut [answer.number()]).map_err(SuperviseError::Descriptors)?;
     memory::limit_arenas();
     signals::drop_foreign().map_err(SuperviseError::Signals)?;
+    // Needs a privilege that is given up next.
+    let exits = listen_for_ends(spec);
     let unsettled = privileges::settle();
     // Its place is here: our last moment alone, the log has a thread.
     let guardian = guardian::start(spec.id, &spec.temp_dir.step(spec.id));
+    failpoint::pass(|| "guardian started".into());
     let telemetry = open_log(spec)?;
     for problem in unsettled {
         tracing::warn!(%problem, "going on without");
@@ -129,13 +141,30 @@ fn settle(spec: &StepSpec, answer: &Answer) -> Result<(Telemetry, Option<Guardia
     if let Err(error) = &guardian {
         tracing::warn!(%error, "no guardian: killed, this process would leave its clean-up to others");
     }
-    Ok((telemetry, guardian.ok()))
+    let exits = exits.unwrap_or_else(|error| {
+        tracing::warn!(%error, "this kernel (before 6.15) will not tell how the container ends; only the runtime can");
+        None
+    });
+    Ok(Settled { telemetry, guardian: guardian.ok(), exits })
 }
 
-fn take(spec: StepSpec, guardian: Option<Guardian>) -> Result<Taken, SuperviseError> {
+/// The second witness of an end, where pidfds are none.
+fn listen_for_ends(spec: &StepSpec) -> io::Result<Option<ExitEvents>> {
+    match spec.kind {
+        Kind::PrimaryContainer | Kind::CommonContainer if !pidfd::tells_ends() => ExitEvents::listen().map(Some),
+        Kind::Pod | Kind::PrimaryContainer | Kind::CommonContainer => Ok(None),
+    }
+}
+
+fn take(
+    spec: StepSpec,
+    guardian: Option<Guardian>,
+    exits: Option<ExitEvents>,
+) -> Result<(Taken, Runtime), SuperviseError> {
     // A name service takes its time: it may, while we get ready and craned comes to ExecuteStep.
     let look_up = LookUp::begin(spec.uid, &spec.gids, spec.subids());
     let log = spec.log_dir.supervisor_log(spec.id);
+    failpoint::pass(|| "before claim".into());
     let mut claim = Claim::take(&spec.temp_dir, spec.id, spec.runtime.path(), &log)?;
     let listener = match prepare_container_log(&spec).and_then(|()| listen(&spec, &mut claim)) {
         Ok(listener) => listener,
@@ -144,8 +173,9 @@ fn take(spec: StepSpec, guardian: Option<Guardian>) -> Result<Taken, SuperviseEr
             return Err(error);
         }
     };
+    failpoint::pass(|| "listening".into());
     let runtime = event_loop().map_err(SuperviseError::Runtime)?;
-    Ok(Taken { spec, claim, listener, runtime, look_up, guardian })
+    Ok((Taken { spec, claim, listener, look_up, guardian, exits }, runtime))
 }
 
 fn open_log(spec: &StepSpec) -> Result<Telemetry, SuperviseError> {
@@ -194,6 +224,7 @@ fn listen(spec: &StepSpec, claim: &mut Claim) -> Result<UnixListener, SuperviseE
     socket::check_directory(Path::new(layout::SOCKET_DIR))?;
     let path = layout::socket(spec.id);
     claim.journal.record(Entry::Socket { path: path.clone() })?;
+    failpoint::pass(|| "socket named".into());
     Ok(socket::listen(&path)?)
 }
 
@@ -207,20 +238,21 @@ fn event_loop() -> io::Result<Runtime> {
         .build()
 }
 
-fn supervise(taken: Taken, telemetry: Telemetry, answer: Answer) -> ExitCode {
-    let Taken { spec, claim, listener, runtime, look_up, guardian } = taken;
+fn supervise(taken: Taken, runtime: Runtime, telemetry: Telemetry, answer: Answer) -> ExitCode {
+    let spec = &taken.spec;
     tracing::info!(kind = ?spec.kind, uid = spec.uid, version = env!("CARGO_PKG_VERSION"), "step taken");
     if let Err(error) = answer.send(true) {
         // Without our word craned gives the step up; holding it would leak it.
         tracing::error!(%error, "craned is gone");
         drop(socket::remove(&layout::socket(spec.id)));
-        claim.abandon();
+        taken.claim.abandon();
         return ExitCode::FAILURE;
     }
+    failpoint::pass(|| "told craned ready".into());
     if let Err(error) = fds::silence_standard() {
         tracing::warn!(%error, "cannot let go of craned's standard streams");
     }
-    let done = runtime.block_on(drive(spec, claim, listener, look_up, guardian));
+    let done = runtime.block_on(drive(taken));
     // A write to a hung file system must not hold the process.
     runtime.shutdown_background();
     let lost = telemetry.dropped_lines();
@@ -241,13 +273,8 @@ fn leave_service(guardian: Option<i32>) {
     }
 }
 
-async fn drive(
-    spec: StepSpec,
-    claim: Claim,
-    listener: UnixListener,
-    look_up: LookUp,
-    guardian: Option<Guardian>,
-) -> ExitCode {
+async fn drive(taken: Taken) -> ExitCode {
+    let Taken { spec, claim, listener, look_up, guardian, exits } = taken;
     let guardian_pid = guardian.as_ref().map(Guardian::pid);
     drop(tokio::task::spawn_blocking(move || leave_service(guardian_pid)));
     let (id, is_pod) = (spec.id, spec.kind == Kind::Pod);
@@ -266,17 +293,20 @@ async fn drive(
         limits.away = look;
     }
     let client = Client::new(&spec.runtime, &spec.images, limits);
-    let (driver, first) = Driver::new(Parts { spec, client, claim, snapshot, requests, look_up });
+    let (driver, first) = Driver::new(Parts { spec, client, claim, snapshot, requests, look_up, exits });
     let claim = driver.run(first).await;
+    failpoint::pass(|| "step over".into());
     // The socket before the lock: a successor may claim the step right after.
     server.finish().await;
     if let Some(guardian) = guardian.filter(|_| claim.as_ref().is_some_and(Claim::is_handed_over)) {
         // One reaper is enough.
         guardian.dismiss();
     }
+    failpoint::pass(|| "socket removed".into());
     if let Some(Err(error)) = claim.map(Claim::finish) {
         tracing::warn!(%error, "the step's directory is left over");
     }
+    failpoint::pass(|| "directory removed".into());
     tracing::info!("done");
     ExitCode::SUCCESS
 }

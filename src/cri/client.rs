@@ -18,6 +18,7 @@ use crate::cri::error::{Class, CriError};
 use crate::cri::info;
 use crate::cri::labels;
 use crate::cri::sandbox::Config;
+use crate::failpoint;
 use crate::spec::Secret;
 use std::collections::HashMap;
 use std::future::Future;
@@ -356,13 +357,15 @@ where
     F: Future<Output = Result<Response<A>, Status>>,
 {
     let mut request = Request::new(message);
+    failpoint::pass(|| format!("before {name}"));
     let begun = Instant::now();
     let answer = match limit {
-        None => send(request).await,
+        None => failpoint::during(|| format!("during {name}"), send(request)).await,
         Some(limit) => {
             // The runtime gets our limit too, and gives up when we do.
             request.set_timeout(limit);
-            match tokio::time::timeout(limit, send(request)).await {
+            let sent = failpoint::during(|| format!("during {name}"), send(request));
+            match tokio::time::timeout(limit, sent).await {
                 Ok(answer) => answer,
                 Err(_elapsed) => Err(Status::deadline_exceeded("")),
             }
@@ -376,6 +379,7 @@ where
         (Err(status), _) => Err(CriError::of(name, &status)),
     };
     let ms = begun.elapsed().as_millis();
+    failpoint::pass(|| format!("after {name}"));
     match &result {
         Ok(_) => tracing::debug!(call = name, ms, "CRI call"),
         Err(error) => tracing::debug!(call = name, ms, %error, "CRI call failed"),

@@ -159,3 +159,11 @@ fn resources(wanted: &Resources) -> LinuxContainerResources {
     }
     resources
 }
+
+/// Where a container's processes are, below a hierarchy's mount: containerd's name for it and CRI-O's.
+///
+/// Without a parent, below containerd's own default.
+pub fn cgroups(id: &str, parent: Option<&str>) -> [String; 2] {
+    let parent = parent.unwrap_or("/k8s.io").trim_end_matches('/');
+    [format!("{parent}/{id}"), format!("{parent}/crio-{id}")]
+}

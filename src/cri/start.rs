@@ -6,7 +6,9 @@
 
 use crate::cri::api::{ContainerState, ContainerStatusResponse};
 use crate::cri::client::{Client, Detail};
+use crate::cri::container;
 use crate::cri::error::{Class, CriError};
+use crate::cri::exits::Exits;
 use crate::cri::info;
 use crate::cri::oom::Counters;
 use crate::cri::witness::{Certainty, Memory, OomKills, judge};
@@ -79,14 +81,18 @@ pub struct Held {
     pub id: String,
     init: RefCell<Option<Init>>,
     oom: Option<Counters>,
+    exits: Option<Exits>,
     /// What had been counted when the init ended.
     counted: Cell<OomKills>,
     stopped: Cell<bool>,
 }
 
 impl Held {
-    fn new(id: String, init: Option<Init>, oom: Option<Counters>) -> Self {
-        Self { id, init: RefCell::new(init), oom, counted: Cell::default(), stopped: Cell::new(false) }
+    fn new(id: String, init: Option<Init>, oom: Option<Counters>, exits: Option<Exits>) -> Self {
+        let held =
+            Self { id, init: RefCell::default(), oom, exits, counted: Cell::default(), stopped: Cell::new(false) };
+        held.replace(init);
+        held
     }
 
     /// Its init, if we could hold it.
@@ -97,6 +103,9 @@ impl Held {
     /// Holds another process from now on.
     pub(super) fn replace(&self, init: Option<Init>) {
         let pid = |init: &Option<Init>| init.as_ref().map(|(process, _)| process.pid);
+        if let (Some(exits), Some(pid)) = (&self.exits, pid(&init)) {
+            exits.only(pid);
+        }
         let before = self.init.replace(init);
         if pid(&before) != pid(&self.init.borrow()) {
             // It was the end of a process that was not the init.
@@ -160,8 +169,14 @@ impl Held {
 ///
 /// # Errors
 /// The runtime's own error.
-pub async fn start(client: &Client, id: &str, cgroup_parent: Option<&str>, naming: Naming) -> Result<Held, CriError> {
-    let mut seen = Seen::new(id, cgroup_parent);
+pub async fn start(
+    client: &Client,
+    id: &str,
+    cgroup_parent: Option<&str>,
+    naming: Naming,
+    exits: Option<Exits>,
+) -> Result<Held, CriError> {
+    let mut seen = Seen::new(id, cgroup_parent, exits);
     let early = async {
         if naming == Naming::AfterStart {
             return None;
@@ -175,7 +190,7 @@ pub async fn start(client: &Client, id: &str, cgroup_parent: Option<&str>, namin
         result = seen.while_running(settle(client, id, result)).await;
     }
     result?;
-    let (counters, in_job) = (seen.counters(), seen.in_job);
+    let (counters, in_job, exits) = (seen.counters(), seen.in_job, seen.exits.take());
     let mut init = seen.choose(named);
     if init.is_none() {
         // Not seen where it should be: the runtime says where it is, for the check that follows.
@@ -183,7 +198,7 @@ pub async fn start(client: &Client, id: &str, cgroup_parent: Option<&str>, namin
         init = status.ok().as_ref().and_then(pid_of).and_then(|pid| hold(id, pid));
     }
     let oom = counters.or_else(|| init.as_ref().and_then(|(process, _)| counters_of(process.pid, id, in_job)));
-    Ok(Held::new(id.to_owned(), init, oom))
+    Ok(Held::new(id.to_owned(), init, oom, exits))
 }
 
 /// Those of the group a process is in, for containers whose group is not where it should be.
@@ -226,7 +241,9 @@ fn certainty(id: &str, pid: i32) -> Certainty {
 
 /// How a held init ended, as the kernel says.
 pub(super) fn end(held: &Held) -> Option<(End, Certainty)> {
-    held.init().and_then(|(process, certainty)| process.end().map(|end| (end, certainty)))
+    let (process, certainty) = held.init()?;
+    let told = || held.exits.as_ref().filter(|_| process.has_ended())?.end_of(process.pid);
+    process.end().or_else(told).map(|end| (end, certainty))
 }
 
 /// The pid of a container's init, in a verbose answer.
@@ -247,15 +264,14 @@ struct Seen {
     candidates: Vec<(Process, u32)>,
     in_job: bool,
     oom: Option<Counters>,
+    exits: Option<Exits>,
 }
 
 impl Seen {
-    fn new(id: &str, cgroup_parent: Option<&str>) -> Self {
-        // containerd's own default parent, and CRI-O's prefix.
-        let parent = cgroup_parent.unwrap_or("/k8s.io");
-        let groups = [format!("{parent}/{id}"), format!("{parent}/crio-{id}")];
+    fn new(id: &str, cgroup_parent: Option<&str>, exits: Option<Exits>) -> Self {
+        let groups = container::cgroups(id, cgroup_parent);
         let in_job = cgroup_parent.is_some();
-        Self { id: id.to_owned(), groups, files: None, candidates: Vec::new(), in_job, oom: None }
+        Self { id: id.to_owned(), groups, files: None, candidates: Vec::new(), in_job, oom: None, exits }
     }
 
     /// Looks again and again while `work` runs.
@@ -286,6 +302,9 @@ impl Seen {
     }
 
     fn look(&mut self) {
+        if let Some(exits) = &self.exits {
+            exits.keep();
+        }
         // Not before the call is on its way: a node with many containers has many mounts.
         let files = self.files.get_or_insert_with(|| cgroup::member_files(&self.groups).unwrap_or_default());
         let members = cgroup::members(files);
@@ -330,7 +349,7 @@ mod tests {
         let process = Rc::new(Process::open(i32::try_from(child.id()).unwrap()).unwrap());
         let init = Some((Rc::clone(&process), Certainty::Named));
         let id = "no-group-is-named-so".to_owned();
-        let held = Held::new(id, init, None);
+        let held = Held::new(id, init, None, None);
         let refused = held.kill();
         let lived = !process.has_ended();
         child.kill().unwrap();

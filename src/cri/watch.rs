@@ -11,7 +11,7 @@ use crate::cri::witness::{Certainty, RuntimeWord, judge};
 use crate::outcome::{End, Outcome};
 use crate::sys::ticks::Ticks;
 use std::time::{Duration, Instant};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// How often the runtime is asked although nothing hints at an end.
 const SLOW: Duration = Duration::from_secs(180);
@@ -21,16 +21,31 @@ const BLIND: Duration = Duration::from_secs(1);
 const EAGER: (Duration, Duration) = (Duration::from_millis(3), Duration::from_secs(1));
 /// What a healthy runtime needs at most to notice an end; asked at full speed so long.
 const HEALTHY: Duration = Duration::from_millis(500);
+/// How long a runtime may take to kill a container whose shim died, before we do.
+const ORPHANED: Duration = Duration::from_secs(5);
 /// How long the runtime may take to notice an end the kernel has told us.
 const RUNTIME_WORD_LIMIT: Duration = Duration::from_secs(30);
 
+/// When the runtime is asked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstLook {
+    /// When something hints at an end.
+    OnHint,
+    /// At once.
+    Now,
+}
+
 /// Waits for the container's end and says how it ended.
-pub async fn until_end(client: &Client, held: &Held) -> Outcome {
+pub async fn until_end(client: &Client, held: &Held, first: FirstLook) -> Outcome {
     let watcher = Watcher { client, held, turns: Ticks::every(SLOW) };
     // What was seen while it started may not be its init; what the runtime names is.
     watcher.correct().await;
+    let mut first = first;
     loop {
-        watcher.hint().await;
+        if first == FirstLook::OnHint {
+            watcher.hint().await;
+        }
+        first = FirstLook::OnHint;
         if let Some(outcome) = watcher.ask().await {
             return outcome;
         }
@@ -77,6 +92,7 @@ impl Watcher<'_> {
         let mut pause = EAGER.0;
         loop {
             let runs = match self.look().await {
+                Ok(Answer::Ended(word)) if self.outlives(&word).await => return Some(outlived(&word)),
                 Ok(Answer::Ended(word)) => return Some(self.judge(end(self.held), Some(&word))),
                 Ok(Answer::Runs) if self.corrected().await => return None,
                 Ok(Answer::Runs) => true,
@@ -121,6 +137,22 @@ impl Watcher<'_> {
         }
     }
 
+    /// The runtime calls a container ended whose process runs: its shim died, and with it the way
+    /// to learn or end anything. Some runtimes kill the process then, others leave it alive.
+    async fn outlives(&self, word: &RuntimeWord) -> bool {
+        let Some((process, Certainty::Named)) = self.held.init() else { return false };
+        if process.has_ended() {
+            return false;
+        }
+        tracing::warn!(exit_code = word.exit_code, pid = process.pid, "the runtime calls the container ended; it runs");
+        if timeout(ORPHANED, process.ended()).await.is_err()
+            && let Err(error) = self.held.kill()
+        {
+            tracing::warn!(%error, "the container goes on without its runtime; its cgroup is ended with the step");
+        }
+        true
+    }
+
     /// The container runs: is it right that we wait on, with a better process
     /// to hold where ours cannot be its init?
     async fn corrected(&self) -> bool {
@@ -150,6 +182,15 @@ impl Watcher<'_> {
     /// Whether the process is gone, also on kernels that cannot say how it ended.
     fn has_ended(&self) -> bool {
         self.held.init().is_some_and(|(process, _)| process.has_ended())
+    }
+}
+
+fn outlived(word: &RuntimeWord) -> Outcome {
+    Outcome::Lost {
+        reason: format!(
+            "the runtime lost the container while it ran (it says {} {:?}; did its shim die?), so it was ended",
+            word.exit_code, word.reason
+        ),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::cleanup::claim::make_dir;
 use crate::cri::container::HostMount;
+use crate::failpoint;
 use crate::identity::user::User;
 use crate::mounts::bindfs::{self, Daemon};
 use crate::mounts::error::{MountError, staging};
@@ -111,6 +112,7 @@ impl Staged {
 pub async fn make(wanted: Wanted<'_>, places: &Places) -> Result<Staged, MountError> {
     let sources = open(&wanted).await?;
     let bindfs = wanted.bindfs.map(Program::configured).transpose()?;
+    failpoint::pass(|| "sources opened".into());
     make_private(&places.staging).map_err(staging("create", &places.staging))?;
     let mut staged = Staged::default();
     let mut spaces = Namespaces::default();
@@ -130,6 +132,7 @@ pub async fn make(wanted: Wanted<'_>, places: &Places) -> Result<Staged, MountEr
         tracing::info!(source = %source.path.display(), target = %mount.target.display(), at = %mount.host.display(), "mounted");
         staged.mounts.push(mount);
         staged.points.push(points);
+        failpoint::pass(|| format!("mounted {number}"));
     }
     if wanted.ids.is_none() {
         lock::lock(&staged.mounts.iter().map(|mount| mount.host.clone()).collect::<Vec<_>>()).await?;
@@ -222,6 +225,7 @@ impl One<'_> {
             access: self.access,
         };
         let (daemon, tree) = bindfs::start(self.source, start).await?;
+        failpoint::pass(|| "bindfs answers".into());
         fs::create_dir(&dir).map_err(staging("create", &dir))?;
         tree.attach(&dir).map_err(staging("mount", &dir))?;
         let Kind::File(name) = &self.source.kind else { return Ok((vec![dir], Some(daemon))) };
@@ -258,6 +262,7 @@ impl One<'_> {
             Kind::File(_) => OpenOptions::new().write(true).create_new(true).mode(0o600).open(&at).map(drop),
         };
         made.map_err(staging("create", &at))?;
+        failpoint::pass(|| format!("place for mount {}", self.number));
         tree.attach(&at).map_err(staging("mount", &at))?;
         Ok(at)
     }

@@ -5,6 +5,7 @@
 //! of bindfs, and removes directories one by one: never recursively, and never
 //! through a mount that is still there.
 
+use crate::failpoint;
 use crate::sys::cgroup;
 use crate::sys::mount_api::{Unmount, detach};
 use crate::sys::pidfd::Process;
@@ -50,11 +51,13 @@ fn failed<'a>(verb: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Table
 pub async fn clear(dirs: &[PathBuf], group: Option<&str>) -> Result<(), TableError> {
     let mut first = Ok(());
     for point in points_below(dirs)? {
+        failpoint::pass(|| "before unmounting".into());
         first = first.and(unmount(&point).await);
     }
     if let Some(group) = group {
         first = first.and(end_group(group).await);
     }
+    failpoint::pass(|| "unmounted".into());
     for dir in dirs {
         first = first.and(remove(dir));
     }

@@ -1,6 +1,7 @@
 //! `StepStatusChange`: one report at a time, over and over until `ok=true`.
 
 use crate::channel;
+use crate::failpoint;
 use crate::ids::StepId;
 use crate::outcome::{FinalStatus, Verdict};
 use crate::step::action::Report;
@@ -32,6 +33,7 @@ impl Sender {
         let request = self.request(&report);
         let mut pause = PAUSES.0;
         let mut tries = 0_u32;
+        failpoint::pass(|| format!("before report {}", point(&report)));
         loop {
             tries += 1;
             match send(&self.socket, request.clone()).await {
@@ -45,6 +47,7 @@ impl Sender {
             sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
         }
+        failpoint::pass(|| format!("reported {}", point(&report)));
         tracing::info!(?report, tries, "reported");
     }
 
@@ -66,6 +69,15 @@ impl Sender {
             timestamp: Some(SystemTime::now().into()),
             final_status: last,
         }
+    }
+}
+
+fn point(report: &Report) -> &'static str {
+    match report {
+        Report::Starting => "starting",
+        Report::PodRunning => "pod running",
+        Report::PodFailed(_) => "pod failed",
+        Report::Final(_) => "final",
     }
 }
 

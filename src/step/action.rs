@@ -26,6 +26,30 @@ pub enum Acquisition {
     Mounts,
     /// The container.
     Container,
+    /// The container's processes.
+    Processes,
+}
+
+impl Action {
+    /// Its name, for failpoints.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Report(_) => "Report".to_owned(),
+            Self::StartLimits => "StartLimits".to_owned(),
+            Self::Record(what) => format!("Record {what:?}"),
+            Self::Begin(stage) => format!("Begin {stage:?}"),
+            Self::Abandon => "Abandon".to_owned(),
+            Self::Watch => "Watch".to_owned(),
+            Self::Stop { .. } => "Stop".to_owned(),
+            Self::Kill => "Kill".to_owned(),
+            Self::Wait(_) => "Wait".to_owned(),
+            Self::Drain => "Drain".to_owned(),
+            Self::Keep(_) => "Keep".to_owned(),
+            Self::Undo => "Undo".to_owned(),
+            Self::HandOver => "HandOver".to_owned(),
+            Self::Exit => "Exit".to_owned(),
+        }
+    }
 }
 
 /// One thing to do.

@@ -4,36 +4,39 @@
 //! nowhere else; dropping a slot cancels the work. Only this loop changes the
 //! step's state.
 
+mod ending;
+
 use crate::cleanup::claim::Claim;
 use crate::cleanup::entry::Entry;
-use crate::cleanup::{perform, reaper};
+use crate::cleanup::processes;
 use crate::control::{Request, Snapshot};
 use crate::cri::client::Client;
-use crate::cri::watch;
+use crate::cri::watch::{self, FirstLook};
 use crate::exit_code;
+use crate::failpoint;
 use crate::identity::look_up::LookUp;
 use crate::layout;
 use crate::logs::copy::{Copier, CopyPlan};
-use crate::outcome::Outcome;
-use crate::report::{craned::Sender, outbox};
+use crate::report::craned::Sender;
 use crate::spec::{ContainerSpec, Kind, StepSpec, Work};
 use crate::step::action::{Acquisition, Action, Report};
 use crate::step::event::{Event, Failure};
 use crate::step::machine::{Machine, Role};
 use crate::step::owed;
 use crate::step::parts::Parts;
-use crate::step::patience::{DRAIN_LIMIT, KEEP_LIMIT, OWING_LIMIT, Patience, SERVED_UNDO, UNSETTLED, UNSETTLED_REAPER};
+use crate::step::patience::{DRAIN_LIMIT, OWING_LIMIT, Patience};
 use crate::step::stages::{self, Context, Found, Learnt};
 use crate::step::state::{Stage, State};
 use crate::step::timers::{Check, Limits};
 use crate::step::underway::{Next, Underway, clocks};
 use crate::sys;
+use crate::sys::exit_events::ExitEvents;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 /// One step, driven.
@@ -52,12 +55,16 @@ pub struct Driver {
     copier: Option<Copier>,
     /// Begun before it is needed: a name service takes its time.
     look_up: Option<LookUp>,
+    /// Where pidfds cannot tell how a process ended.
+    exits: Option<Rc<ExitEvents>>,
     /// The stage under way makes something.
     acquiring: bool,
     /// A create was cut off: its object may still appear.
     unsettled: bool,
     /// A clean-up that could not be handed over is still under way.
     owing: bool,
+    /// What the last try to undo left behind, for people.
+    left: Rc<RefCell<Vec<String>>>,
     /// The step is over.
     over: bool,
 }
@@ -65,7 +72,7 @@ pub struct Driver {
 impl Driver {
     /// A step about to begin.
     pub fn new(parts: Parts) -> (Self, Vec<Action>) {
-        let Parts { spec, client, claim, snapshot, requests, look_up } = parts;
+        let Parts { spec, client, claim, snapshot, requests, look_up, exits } = parts;
         let role = if spec.kind == Kind::Pod { Role::Pod } else { Role::Container };
         let (machine, first) = Machine::new(role, Patience::default());
         let sender = Sender { socket: spec.craned_socket.clone(), id: spec.id, node: spec.node.clone() };
@@ -83,9 +90,11 @@ impl Driver {
             reports: VecDeque::new(),
             copier: None,
             look_up: Some(look_up),
+            exits: exits.map(Rc::new),
             acquiring: false,
             unsettled: false,
             owing: false,
+            left: Rc::default(),
             over: false,
         };
         (driver, first)
@@ -126,7 +135,13 @@ impl Driver {
                 tracing::error!(?stage, code = failure.code, reason = failure.reason, "stage failed");
                 Some(Event::StageFailed(stage, failure))
             }
-            Next::Stopped => None,
+            Next::Stopped => {
+                // What the runtime says now may be an end that no process' end hints at.
+                if matches!(self.machine.state(), State::Stopping { .. }) {
+                    self.watch(FirstLook::Now);
+                }
+                None
+            }
             Next::LimitsDue => self.check_limits(),
             Next::OutOfPatience => {
                 Some(Event::OutOfPatience(self.found.held.as_ref().and_then(|held| held.end_for_sure())))
@@ -156,9 +171,10 @@ impl Driver {
     async fn perform(&mut self, actions: Vec<Action>) {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
+            failpoint::pass(|| format!("before {}", action.name()));
             match action {
                 Action::Report(report) => {
-                    self.reports.push_back(report);
+                    self.reports.push_back(self.naming_left(report));
                     self.deliver_next();
                 }
                 Action::StartLimits => {
@@ -178,7 +194,7 @@ impl Driver {
                     let cut_off = self.underway.stage.clear();
                     self.unsettled |= cut_off && self.acquiring;
                 }
-                Action::Watch => self.watch(),
+                Action::Watch => self.watch(FirstLook::OnHint),
                 Action::Stop { grace } => self.stop(grace),
                 Action::Kill => self.kill(),
                 // Counts from here, not from when the loop comes to look at it.
@@ -207,7 +223,7 @@ impl Driver {
 
     /// Writes down what is about to be acquired.
     fn record(&mut self, what: Acquisition) -> Result<(), Failure> {
-        for entry in owed::entries(&self.spec, what) {
+        for entry in owed::entries(&self.spec, what, self.found.container.as_deref()) {
             self.claim.journal.record(entry).map_err(|error| Failure::new(exit_code::PREPARATION_FAILED, error))?;
         }
         Ok(())
@@ -224,6 +240,7 @@ impl Driver {
             spec: Rc::clone(&self.spec),
             found: self.found.clone(),
             look_up: self.look_up.take(),
+            exits: self.exits.clone(),
         };
         self.underway.stage.set(async move { (stage, stages::perform(stage, context).await) });
     }
@@ -249,12 +266,12 @@ impl Driver {
         }
     }
 
-    fn watch(&mut self) {
+    fn watch(&mut self, first: FirstLook) {
         let Some(held) = self.found.held.clone() else {
             return;
         };
         let client = self.client.clone();
-        self.underway.watch.set(async move { Event::Ended(watch::until_end(&client, &held).await) });
+        self.underway.watch.set(async move { Event::Ended(watch::until_end(&client, &held, first).await) });
     }
 
     fn stop(&mut self, grace: Duration) {
@@ -280,6 +297,12 @@ impl Driver {
         if let Some(Err(error)) = self.found.held.as_ref().map(|held| held.kill()) {
             tracing::warn!(%error, "only the runtime can kill the container now");
         }
+        // In the pod's pid namespace its children outlive its init.
+        for entry in self.claim.journal.entries() {
+            if let Entry::Processes { cgroups, .. } = entry {
+                processes::kill_now(cgroups);
+            }
+        }
         self.stop(Duration::ZERO);
     }
 
@@ -289,69 +312,6 @@ impl Driver {
             finish_copy(copier, DRAIN_LIMIT).await;
             Event::Drained
         });
-    }
-
-    /// On a thread: a sync takes seconds on a busy disk, and calls must be answered meanwhile.
-    async fn keep(&mut self, outcome: Outcome) {
-        tracing::info!(?outcome, "outcome");
-        let (path, id) = (self.claim.dir().outbox(), self.spec.id);
-        let write = spawn_blocking(move || outbox::keep(&path, id, &outcome));
-        let problem = match timeout(KEEP_LIMIT, write).await {
-            Ok(Ok(Ok(()))) => return,
-            Ok(Ok(Err(error))) => error.to_string(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_elapsed) => format!("the disk did not answer within {KEEP_LIMIT:?}"),
-        };
-        tracing::error!(problem, "the outcome is not on disk yet; it is still reported");
-    }
-
-    fn undo(&mut self) {
-        let client = self.client.clone();
-        // The socket answers until the end of the process, which removes it.
-        let acquired = self.claim.journal.entries().iter();
-        let entries: Vec<Entry> = acquired.filter(|entry| !matches!(entry, Entry::Socket { .. })).cloned().collect();
-        let unsettled = if self.unsettled { UNSETTLED } else { Duration::ZERO };
-        let copier = self.copier.take();
-        self.underway.watch.clear();
-        self.underway.mounts.clear();
-        let mounts = self.found.mounts.take();
-        let patience = if self.found.held.is_some() { SERVED_UNDO } else { Duration::ZERO };
-        self.underway.undo.set(async move {
-            {
-                let undone = perform::until_undone(&client, &entries, unsettled);
-                tokio::pin!(undone);
-                if timeout(patience, &mut undone).await.is_err() {
-                    if let Some(mounts) = &mounts {
-                        mounts.kill();
-                    }
-                    undone.await;
-                }
-            }
-            if let Some(mounts) = mounts {
-                mounts.kill();
-            }
-            finish_copy(copier, Duration::from_secs(1)).await;
-            Event::CleanedUp
-        });
-    }
-
-    async fn hand_over(&mut self) {
-        let unsettled = if self.unsettled { UNSETTLED_REAPER } else { Duration::ZERO };
-        match reaper::launch(self.claim.dir(), unsettled).await {
-            Ok(pid) => {
-                tracing::warn!(pid, "the clean-up takes longer than craned waits; a reaper goes on with it");
-                self.underway.undo.clear();
-                self.underway.stop.clear();
-                self.claim.hand_over();
-            }
-            Err(error) => {
-                tracing::error!(%error, "no reaper could be started; going on as long as craned lets us");
-                self.owing = true;
-                if self.underway.undo.is_free() {
-                    self.undo();
-                }
-            }
-        }
     }
 
     fn deliver_next(&mut self) {

@@ -208,27 +208,16 @@ impl Machine {
             return Vec::new();
         }
         match (self.role, done, stop) {
-            (Role::Pod, Stage::User, _) => {
-                let record = std::iter::once(Action::Record(Acquisition::Pod));
-                record.chain(self.next_stage(Stage::Pod)).collect()
-            }
+            (Role::Pod, Stage::User, _) => self.acquire(Acquisition::Pod, Stage::Pod),
             (Role::Pod, Stage::Pod | Stage::Mounts | Stage::Image | Stage::Create | Stage::Start, _) => {
                 self.state = State::Running;
                 vec![Action::Report(Report::PodRunning)]
             }
             (Role::Container, Stage::User, _) => self.next_stage(Stage::Pod),
-            (Role::Container, Stage::Pod, _) => {
-                let mut actions = vec![Action::Record(Acquisition::Mounts)];
-                actions.extend(self.next_stage(Stage::Mounts));
-                actions
-            }
+            (Role::Container, Stage::Pod, _) => self.acquire(Acquisition::Mounts, Stage::Mounts),
             (Role::Container, Stage::Mounts, _) => self.next_stage(Stage::Image),
-            (Role::Container, Stage::Image, _) => {
-                let mut actions = vec![Action::Record(Acquisition::Container)];
-                actions.extend(self.next_stage(Stage::Create));
-                actions
-            }
-            (Role::Container, Stage::Create, None) => self.next_stage(Stage::Start),
+            (Role::Container, Stage::Image, _) => self.acquire(Acquisition::Container, Stage::Create),
+            (Role::Container, Stage::Create, None) => self.acquire(Acquisition::Processes, Stage::Start),
             (Role::Container, Stage::Create, Some(cause)) => self.finish(Outcome::Stopped { cause, end: None }),
             (Role::Container, Stage::Start, None) => {
                 self.state = State::Running;
@@ -241,6 +230,12 @@ impl Machine {
                 actions
             }
         }
+    }
+
+    /// Written down first.
+    fn acquire(&mut self, what: Acquisition, stage: Stage) -> Vec<Action> {
+        let record = std::iter::once(Action::Record(what));
+        record.chain(self.next_stage(stage)).collect()
     }
 
     fn next_stage(&mut self, stage: Stage) -> Vec<Action> {

@@ -5,6 +5,7 @@ use crate::control::{Request, Snapshot};
 use crate::cri::client::Client;
 use crate::identity::look_up::LookUp;
 use crate::spec::StepSpec;
+use crate::sys::exit_events::ExitEvents;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -22,4 +23,6 @@ pub struct Parts {
     pub requests: mpsc::Receiver<Request>,
     /// The user's look-up, begun before it is needed.
     pub look_up: LookUp,
+    /// The kernel's report of ends, where its pidfds cannot tell them.
+    pub exits: Option<ExitEvents>,
 }

@@ -4,6 +4,7 @@
 //! A stage changes no state of the step; it may be dropped at any await. What
 //! it acquires was written down before it began.
 
+mod ahead;
 mod container;
 mod granted;
 pub mod mounts;
@@ -24,8 +25,10 @@ use crate::mounts::stage::Staged;
 use crate::spec::{ImageSource, PullPolicy, StepSpec, Work};
 use crate::step::event::Failure;
 use crate::step::pod_record::Pod;
+use crate::step::stages::ahead::Ahead;
 use crate::step::stages::container::Making;
 use crate::step::state::Stage;
+use crate::sys::exit_events::ExitEvents;
 use std::rc::Rc;
 
 /// How often a name taken by an earlier try is stepped over.
@@ -36,8 +39,8 @@ const ATTEMPTS: u32 = 3;
 pub enum Learnt {
     /// Who the job's user is.
     User(Identity),
-    /// The pod the container goes into.
-    Pod(Box<Pod>),
+    /// The pod, and what was seen for later stages meanwhile.
+    Pod(Box<Pod>, Ahead),
     /// The container's mounts are staged.
     Mounted(Staged),
     /// The runtime's id of the image.
@@ -59,6 +62,8 @@ pub struct Found {
     pub ranges: Option<Ranges>,
     /// By [`Stage::Pod`].
     pub pod: Option<Rc<Pod>>,
+    /// By [`Stage::Pod`], for later ones.
+    pub ahead: Ahead,
     /// By [`Stage::Mounts`].
     pub mounts: Option<Rc<Staged>>,
     /// By [`Stage::Image`].
@@ -79,7 +84,10 @@ impl Found {
                 self.capabilities = capabilities.into();
             }
             Learnt::Mounted(staged) => self.mounts = Some(Rc::new(staged)),
-            Learnt::Pod(pod) => self.pod = Some(Rc::from(pod)),
+            Learnt::Pod(pod, ahead) => {
+                self.pod = Some(Rc::from(pod));
+                self.ahead = ahead;
+            }
             Learnt::Image(image) => self.image = Some(image),
             Learnt::Created(container) => self.container = Some(container),
             Learnt::Started(held) => {
@@ -102,6 +110,8 @@ pub struct Context {
     pub found: Found,
     /// The user's look-up, for the first stage: begun before it was needed.
     pub look_up: Option<LookUp>,
+    /// The kernel's report of ends, where its pidfds cannot tell them.
+    pub exits: Option<Rc<ExitEvents>>,
 }
 
 /// Performs one stage.
@@ -109,7 +119,7 @@ pub struct Context {
 /// # Errors
 /// The [`Failure`] craned is told.
 pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> {
-    let Context { client, spec, found, look_up } = context;
+    let Context { client, spec, found, look_up, exits } = context;
     let (client, spec) = (&client, &*spec);
     let work = spec.work.as_ref().map_err(|rejection| Failure::from(rejection.clone()))?;
     if stage == Stage::User {
@@ -120,10 +130,14 @@ pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> 
         Work::Container(work) => work,
     };
     match (stage, found) {
-        (Stage::Pod, _) => pod::find(client, spec, &work.pod).await,
+        (Stage::Pod, _) => {
+            let (pod, ahead) = tokio::join!(pod::find(client, spec, &work.pod), ahead::look(client, spec, work));
+            pod.map(|pod| Learnt::Pod(Box::new(pod), ahead))
+        }
         (Stage::Mounts, Found { user: Some(user), pod: Some(pod), .. }) => {
             mounts::make(client, spec, work, &user, &pod.config).await
         }
+        (Stage::Image, Found { ahead: Ahead { image: Some(image), .. }, .. }) => Ok(Learnt::Image(image)),
         (Stage::Image, Found { pod: Some(pod), .. }) => image(client, &work.image, &pod.config).await,
         (
             Stage::Create | Stage::Start,
@@ -134,12 +148,13 @@ pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> 
                 mounts: Some(mounts),
                 container,
                 capabilities,
+                ahead,
                 ..
             },
         ) => {
             let (ranges, mounts) = (pod.config.ranges(), mounts.mounts.clone());
             let given = Given { user: &user, ranges, image: &image, mounts, capabilities: &capabilities };
-            let making = Making { client, spec, work, pod: &pod, given };
+            let making = Making { client, spec, work, pod: &pod, given, none_left: ahead.no_container, exits };
             match container {
                 None => container::create(&making).await.map(Learnt::Created),
                 Some(id) => container::start(making, id).await,

@@ -4,6 +4,7 @@
 //! Works on v1, v2 and hybrid alike: a group path such as `/crane/job_7` is
 //! looked for below every mounted hierarchy.
 
+pub mod kill;
 pub mod memory;
 
 use procfs::ProcessCGroups;

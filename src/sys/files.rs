@@ -7,6 +7,7 @@
 //! object that was already opened.
 
 use super::as_user::AsUser;
+use crate::failpoint;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
@@ -242,16 +243,25 @@ pub fn atomic_write(path: &Path, bytes: &[u8], survives: Survives) -> Result<(),
     let new_path = temporary(path);
     write_new(&new_path, bytes, 0o600)
         .and_then(|file| if sync { file.sync_all() } else { Ok(()) })
-        .and_then(|()| fs::rename(&new_path, path))
+        .and_then(|()| {
+            failpoint::pass(|| format!("prepared {}", point(path)));
+            fs::rename(&new_path, path)
+        })
         .map_err(|error| {
             // The error that matters is the first one.
             let _ = fs::remove_file(&new_path);
             failed("write")(error)
         })?;
+    failpoint::pass(|| format!("in place {}", point(path)));
     if sync {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync the directory of"))?;
     }
     Ok(())
+}
+
+/// The name of a file, for failpoints.
+fn point(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 /// Where [`atomic_write`] prepares the new content of `path`: left only by a writer that was killed.

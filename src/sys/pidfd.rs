@@ -5,6 +5,7 @@
 //! not our child, once its parent has reaped it.
 #![allow(unsafe_code)]
 
+use crate::failpoint;
 use crate::outcome::End;
 use crate::sys::async_fd;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -37,6 +38,21 @@ pub struct Process {
     fd: OwnedFd,
 }
 
+/// Whether this kernel's pidfds tell how a process ended (Linux 6.15 and newer).
+///
+/// By the kernel's version: a flag it does not know is no error to it.
+pub fn tells_ends() -> bool {
+    const SINCE: (u32, u32) = (6, 15);
+    let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+    !failpoint::old_kernel() && version_of(&release.unwrap_or_default()) >= Some(SINCE)
+}
+
+/// `6.1.0-28-amd64` is (6, 1).
+fn version_of(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 impl Process {
     /// Holds the process with this number.
     ///
@@ -52,6 +68,9 @@ impl Process {
     /// How it ended; `None` while it runs, is not reaped yet, or the kernel
     /// (before 6.15) cannot say.
     pub fn end(&self) -> Option<End> {
+        if failpoint::old_kernel() {
+            return None;
+        }
         let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
         // SAFETY: the pointer is to a live struct whose size is encoded in the
         // request; a kernel without this request fails with ENOTTY.
@@ -112,7 +131,7 @@ impl AsFd for Process {
 }
 
 /// Reads a wait(2) status.
-fn end_of_status(status: i32) -> End {
+pub(super) fn end_of_status(status: i32) -> End {
     let signal = u8::try_from(status & 0x7f).unwrap_or(0);
     match signal {
         0 => End::Exited(u8::try_from((status >> 8) & 0xff).unwrap_or(0)),
@@ -123,6 +142,15 @@ fn end_of_status(status: i32) -> End {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernels_version_is_read() {
+        assert_eq!(version_of("6.1.0-28-amd64"), Some((6, 1)));
+        assert_eq!(version_of("5.14.0-427.el9.x86_64"), Some((5, 14)));
+        assert_eq!(version_of("6.15-rc1"), Some((6, 15)));
+        assert_eq!(version_of("6"), None);
+        assert_eq!(version_of(""), None);
+    }
 
     #[test]
     fn a_wait_status_tells_exit_from_signal() {

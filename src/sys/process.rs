@@ -1,6 +1,7 @@
 //! Other processes, as /proc shows them.
 
 use procfs::process::Process;
+use std::fmt;
 use std::fs;
 use std::io;
 
@@ -35,6 +36,37 @@ pub fn arguments_of(pid: i32) -> io::Result<Vec<String>> {
     Process::new(pid).and_then(|process| process.cmdline()).map_err(io::Error::other)
 }
 
+/// A process that does not end, as far as the kernel tells why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// Its number.
+    pub pid: i32,
+    /// Its name, by itself.
+    pub command: String,
+    /// As in /proc/PID/stat; `?` where it cannot be read.
+    pub state: char,
+    /// The kernel's function it waits in; empty or 0 for none.
+    pub waits_in: String,
+}
+
+impl fmt::Display for Stuck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}), state {}", self.pid, self.command, self.state)?;
+        if self.waits_in.is_empty() || self.waits_in == "0" {
+            return Ok(());
+        }
+        write!(f, ", waiting in {}", self.waits_in)
+    }
+}
+
+/// What /proc tells of a process that does not end.
+pub fn stuck(pid: i32) -> Stuck {
+    let told = Process::new(pid).and_then(|process| Ok((process.stat()?, process.wchan().unwrap_or_default())));
+    let (command, state, waits_in) =
+        told.map_or_else(|_| (String::new(), '?', String::new()), |(stat, wchan)| (stat.comm, stat.state, wchan));
+    Stuck { pid, command, state, waits_in }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,5 +76,8 @@ mod tests {
         let me = i32::try_from(std::process::id()).unwrap();
         assert_eq!(arguments_of(me).unwrap().first().cloned(), std::env::args().next());
         assert!(groups_of(me).is_ok());
+        let told = stuck(me);
+        assert!(told.pid == me && told.state != '?' && !told.command.is_empty(), "{told}");
+        assert_eq!(stuck(i32::MAX).state, '?');
     }
 }

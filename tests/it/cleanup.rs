@@ -6,6 +6,7 @@ use crate::support::runtime::{Runtime, on_each};
 use crate::support::supervisor::{BINARY, Supervisor};
 use crate::support::user::TestUser;
 use crate::support::{LONG, SOON, leaks, wait};
+use crane_supervisor::cleanup::entry::VERSION;
 use crane_supervisor::wire::crane::{JobStatus, TerminateSource};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -347,7 +348,8 @@ fn a_journal_of_an_unknown_version_is_named_and_nothing_of_its_job_touched() {
         let mut pod = job.pod();
         pod.kill9_unguarded();
         let journal = step_dir(&job, 0).join("journal");
-        edit(&journal, |text| text.replacen("\"version\":1", "\"version\":99", 1));
+        let version = |number: u32| format!("\"version\":{number},");
+        edit(&journal, |text| text.replacen(&version(VERSION), &version(99), 1));
         wait::pause(Duration::from_millis(1100));
         let (code, told) = cleanup(&job, &["--older-than", "1s"]);
         assert_eq!(code, Some(1), "{told:?}");
@@ -355,7 +357,7 @@ fn a_journal_of_an_unknown_version_is_named_and_nothing_of_its_job_touched() {
         assert!(finding["reason"].as_str().unwrap().contains("version 99"), "{finding}");
         assert!(journal.exists());
         assert_eq!(runtime.cri().pods(job.id()).len(), 1);
-        edit(&journal, |text| text.replacen("\"version\":99", "\"version\":1", 1));
+        edit(&journal, |text| text.replacen(&version(99), &version(VERSION), 1));
         assert_eq!(cleanup(&job, &[]).0, Some(0));
     });
 }

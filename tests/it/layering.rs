@@ -8,6 +8,7 @@ const LEVELS: &[(&str, u32)] = &[
     // What everything may name.
     ("ids", 0),
     ("exit_code", 0),
+    ("failpoint", 0),
     ("outcome", 0),
     ("wire", 0),
     ("cri::api", 0),

@@ -17,6 +17,8 @@ mod cleanup;
 mod control;
 mod doubles;
 mod e2e;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod faults;
 mod guardian;
 mod handshake;
@@ -24,6 +26,7 @@ mod layering;
 mod mounts;
 mod numbers;
 mod oom;
+mod processes;
 mod proofs;
 mod refusals;
 mod requeue;
@@ -31,3 +34,5 @@ mod run;
 mod staging;
 mod swap;
 mod userns;
+#[cfg(feature = "failpoints")]
+mod witness;

@@ -9,12 +9,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A detached reaper may still be at work when the last supervisor has gone.
-const LIMIT: Duration = Duration::from_secs(45);
+const LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks for a reaper's directory.
+const BETWEEN: Duration = Duration::from_millis(100);
 
 /// Waits until nothing of `job` is left; after the limit, what is, one line each.
 pub fn left_of(job: u32, places: &Places, runtime: Option<&Runtime>) -> Vec<String> {
     let mut left = Vec::new();
     wait::until(LIMIT, || {
+        // The whole look costs much; before a reaper has removed the directory it is in vain.
+        left = job_directory(&places.temp.join(job.to_string()));
+        if !left.is_empty() {
+            wait::pause(BETWEEN);
+            return None;
+        }
         left = look(job, places, runtime);
         left.is_empty().then_some(())
     });

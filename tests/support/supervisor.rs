@@ -48,13 +48,17 @@ pub struct Start<'a> {
     pub args: Vec<String>,
     /// Shell text run in a private mount namespace before the binary, as root.
     pub private: Option<String>,
+    /// More of its environment.
+    pub env: Vec<(String, String)>,
+    /// In the first network namespace, where the kernel tells of ended processes.
+    pub outside: bool,
 }
 
 impl<'a> Start<'a> {
     /// As craned does it.
     pub fn like_craned(dir: &'a Path, job: u32, step: u32) -> Self {
         let args = ["--input-fd", "3", "--output-fd", "4"].map(String::from).to_vec();
-        Self { dir, job, step, args, private: None }
+        Self { dir, job, step, args, private: None, env: Vec::new(), outside: false }
     }
 
     /// Starts the process; nothing is sent yet.
@@ -65,6 +69,7 @@ impl<'a> Start<'a> {
         let (stdout, stderr) = (path("stdout"), path("stderr"));
         let mut command = match self.private {
             Some(_) => Command::new("unshare"),
+            None if self.outside => Command::new("nsenter"),
             None => Command::new("bash"),
         };
         if let Some(setup) = &mut self.private {
@@ -74,6 +79,10 @@ impl<'a> Start<'a> {
             *setup = format!("{bind} && {setup}");
             command.args(["-m", "--propagation", "private", "bash"]);
         }
+        if self.outside {
+            command.args([format!("--net={}", outer_network().display()), "bash".into()]);
+        }
+        command.envs(std::mem::take(&mut self.env));
         command.args(["-c", PLACE, "bash", BINARY]).args(&self.args);
         command.env("SETUP", self.private.unwrap_or_default());
         command.env("TITLE", format!("csupervisor: [{}.{}]", self.job, self.step));
@@ -83,6 +92,17 @@ impl<'a> Start<'a> {
         let socket = Path::new(SOCKET_DIR).join(format!("step_{}.{}.sock", self.job, self.step));
         Supervisor { child, to: Some(to), from, socket, stderr, step: self.step, client: None, status: None }
     }
+}
+
+/// The network namespace of whoever started the testbed we are in; our own where that is none.
+fn outer_network() -> PathBuf {
+    let network = |pid: i32| PathBuf::from(format!("/proc/{pid}/ns/net"));
+    let parent = |pid: &i32| procfs::process::Process::new(*pid).ok()?.stat().ok().map(|stat| stat.ppid);
+    let us = std::process::id().cast_signed();
+    let ours = std::fs::read_link(network(us)).expect("we have a network namespace");
+    let above = std::iter::successors(Some(us), parent).take_while(|pid| *pid > 0);
+    let is_other = |pid: &i32| std::fs::read_link(network(*pid)).is_ok_and(|theirs| theirs != ours);
+    above.into_iter().find(is_other).map_or_else(|| network(us), network)
 }
 
 /// One supervisor process; killed when dropped.

@@ -15,6 +15,8 @@ pub enum Kind {
     Pod,
     /// The step's container.
     Container,
+    /// The container's processes.
+    Processes,
     /// The step's mounts.
     Mounts,
     /// The pod's record.
@@ -83,6 +85,7 @@ pub fn describe(entry: &Entry) -> (Kind, String) {
         Entry::Socket { path } => (Kind::Socket, path.display().to_string()),
         Entry::Pod { labels } => (Kind::Pod, selector(labels)),
         Entry::Container { labels } => (Kind::Container, selector(labels)),
+        Entry::Processes { container, .. } => (Kind::Processes, format!("of container {container}")),
         Entry::PodRecord { files } => (Kind::PodRecord, paths(files)),
         Entry::Mounts { dirs, cgroup: _ } => (Kind::Mounts, paths(dirs)),
     }
@@ -103,6 +106,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Pod => "pod",
             Self::Container => "container",
+            Self::Processes => "processes",
             Self::Mounts => "mounts",
             Self::PodRecord => "pod record",
             Self::Socket => "socket",

@@ -5,6 +5,7 @@ use crate::cleanup::perform;
 use crate::cri::client::Client;
 use crate::cri::container::{self, Given};
 use crate::cri::error::{Class, CriError};
+use crate::cri::exits::Exits;
 use crate::cri::labels;
 use crate::cri::start::{self, Held, Naming};
 use crate::exit_code;
@@ -12,7 +13,10 @@ use crate::identity::user::User;
 use crate::spec::{ContainerSpec, PodSpec, StepSpec};
 use crate::step::event::Failure;
 use crate::step::pod_record::Pod;
+use crate::sys::exit_events::ExitEvents;
 use crate::sys::{cgroup, process};
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
@@ -32,12 +36,16 @@ pub(super) struct Making<'a> {
     pub(super) work: &'a ContainerSpec,
     pub(super) pod: &'a Pod,
     pub(super) given: Given<'a>,
+    /// No container of an earlier run is there.
+    pub(super) none_left: bool,
+    /// Where pidfds cannot tell how a process ended.
+    pub(super) exits: Option<Rc<ExitEvents>>,
 }
 
 /// Creates the container; one of an earlier try is removed first, since craned's
 /// attach and exec want exactly one.
 pub(super) async fn create(making: &Making<'_>) -> Result<String, Failure> {
-    let Making { client, spec, work, pod, given } = making;
+    let Making { client, spec, work, pod, given, none_left, .. } = making;
     if given.ranges.is_none() {
         check_group(given.user, work.pod.run_as_group)?;
     }
@@ -45,9 +53,8 @@ pub(super) async fn create(making: &Making<'_>) -> Result<String, Failure> {
     let begun = Instant::now();
     let mut attempt = 0;
     loop {
-        let left = client.when_there(|| client.list(&selector)).await.map_err(prepared)?;
-        if !left.is_empty() {
-            report_left(perform::containers(client, &selector).await);
+        if attempt > 0 || !*none_left {
+            clear_left(client, &selector).await?;
         }
         let config = container::config(spec.id, work, given, attempt);
         let error = match client.create(&pod.id, config, &pod.config).await {
@@ -65,6 +72,14 @@ pub(super) async fn create(making: &Making<'_>) -> Result<String, Failure> {
         }
         tracing::warn!(%error, attempt, "creating the container again under a new name");
     }
+}
+
+async fn clear_left(client: &Client, selector: &HashMap<String, String>) -> Result<(), Failure> {
+    let left = client.when_there(|| client.list(selector)).await.map_err(prepared)?;
+    if !left.is_empty() {
+        report_left(perform::containers(client, selector).await);
+    }
+    Ok(())
 }
 
 /// craned sends no groups on steps added later: then the node's word decides.
@@ -113,15 +128,18 @@ async fn started(making: &mut Making<'_>, id: String) -> Result<Held, Failure> {
     }
     tracing::info!(%error, "creating the container again without telling the runtime which mounts are read-only");
     making.given.mounts.iter_mut().for_each(|mount| mount.read_only = false);
+    // The one that cannot start.
+    making.none_left = false;
     let id = create(making).await?;
     try_start(making, &id).await?.map_err(failed)
 }
 
 async fn try_start(making: &Making<'_>, id: &str) -> Result<Result<Held, CriError>, Failure> {
-    let Making { client, work, pod, given, .. } = making;
+    let Making { client, work, pod, given, exits, .. } = making;
     let naming = if pod.runtime == CONTAINERD { Naming::AfterStart } else { Naming::FromCreate };
     granted::before(client, id, work, given).await?;
-    Ok(start::start(client, id, work.pod.cgroup_parent.as_deref(), naming).await)
+    let exits = exits.as_ref().map(|events| Exits::of(Rc::clone(events)));
+    Ok(start::start(client, id, work.pod.cgroup_parent.as_deref(), naming, exits).await)
 }
 
 /// A container outside its job's cgroup escapes the job's limits, freeze and kill.

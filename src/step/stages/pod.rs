@@ -1,5 +1,6 @@
 //! The pod: brought up by a pod step, found by a container step.
 
+use super::ahead::Ahead;
 use super::{ATTEMPTS, Learnt, prepared, report_left, userns};
 use crate::cleanup::perform;
 use crate::cri::client::{Client, Detail};
@@ -32,7 +33,7 @@ pub(super) async fn run(
     }
     let pod = Pod { id, config, runtime: version.runtime_name };
     pod_record::write(&spec.temp_dir.job(spec.id.job), &pod).map_err(prepared)?;
-    Ok(Learnt::Pod(Box::new(pod)))
+    Ok(Learnt::Pod(Box::new(pod), Ahead::default()))
 }
 
 async fn create(
@@ -94,7 +95,7 @@ async fn check_cgroup_driver(client: &Client, pod: &PodSpec) -> Result<(), Failu
 }
 
 /// Finds the job's pod: by its record, else by its labels.
-pub(super) async fn find(client: &Client, spec: &StepSpec, pod: &PodSpec) -> Result<Learnt, Failure> {
+pub(super) async fn find(client: &Client, spec: &StepSpec, pod: &PodSpec) -> Result<Pod, Failure> {
     let selector = labels::pod_selector(spec.id.job, spec.uid);
     let found = match pod_record::read(&spec.temp_dir.job(spec.id.job)).map_err(prepared)? {
         Some(found) => found,
@@ -124,7 +125,7 @@ pub(super) async fn find(client: &Client, spec: &StepSpec, pod: &PodSpec) -> Res
         }
         () if state.namespace != labels::NAMESPACE || !labelled => Err(unusable("has another job's labels")),
         () if !state.ready => Err(unusable("is not ready")),
-        () => Ok(Learnt::Pod(Box::new(found))),
+        () => Ok(found),
     }
 }
 

@@ -1,0 +1,93 @@
+//! The driver's part at a step's end: the outcome kept, everything undone or handed over.
+
+use super::{Driver, finish_copy};
+use crate::cleanup::entry::Entry;
+use crate::cleanup::{perform, reaper};
+use crate::outcome::Outcome;
+use crate::report::outbox;
+use crate::step::action::Report;
+use crate::step::event::Event;
+use crate::step::patience::{KEEP_LIMIT, SERVED_UNDO, UNSETTLED, UNSETTLED_REAPER};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+impl Driver {
+    /// On a thread: a sync takes seconds on a busy disk, and calls must be answered meanwhile.
+    pub(super) async fn keep(&mut self, outcome: Outcome) {
+        tracing::info!(?outcome, "outcome");
+        let (path, id) = (self.claim.dir().outbox(), self.spec.id);
+        let write = spawn_blocking(move || outbox::keep(&path, id, &outcome));
+        let problem = match timeout(KEEP_LIMIT, write).await {
+            Ok(Ok(Ok(()))) => return,
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_elapsed) => format!("the disk did not answer within {KEEP_LIMIT:?}"),
+        };
+        tracing::error!(problem, "the outcome is not on disk yet; it is still reported");
+    }
+
+    pub(super) fn undo(&mut self) {
+        let client = self.client.clone();
+        // The socket answers until the end of the process, which removes it.
+        let acquired = self.claim.journal.entries().iter();
+        let entries: Vec<Entry> = acquired.filter(|entry| !matches!(entry, Entry::Socket { .. })).cloned().collect();
+        let unsettled = if self.unsettled { UNSETTLED } else { Duration::ZERO };
+        let copier = self.copier.take();
+        self.underway.watch.clear();
+        self.underway.mounts.clear();
+        let mounts = self.found.mounts.take();
+        let left = Rc::clone(&self.left);
+        let patience = if self.found.held.is_some() { SERVED_UNDO } else { Duration::ZERO };
+        self.underway.undo.set(async move {
+            {
+                let undone = perform::until_undone(&client, &entries, unsettled, &left);
+                tokio::pin!(undone);
+                if timeout(patience, &mut undone).await.is_err() {
+                    if let Some(mounts) = &mounts {
+                        mounts.kill();
+                    }
+                    undone.await;
+                }
+            }
+            if let Some(mounts) = mounts {
+                mounts.kill();
+            }
+            finish_copy(copier, Duration::from_secs(1)).await;
+            Event::CleanedUp
+        });
+    }
+
+    pub(super) async fn hand_over(&mut self) {
+        let unsettled = if self.unsettled { UNSETTLED_REAPER } else { Duration::ZERO };
+        match reaper::launch(self.claim.dir(), unsettled).await {
+            Ok(pid) => {
+                tracing::warn!(pid, "the clean-up takes longer than craned waits; a reaper goes on with it");
+                self.underway.undo.clear();
+                self.underway.stop.clear();
+                self.claim.hand_over();
+            }
+            Err(error) => {
+                tracing::error!(%error, "no reaper could be started; going on as long as craned lets us");
+                self.owing = true;
+                if self.underway.undo.is_free() {
+                    self.undo();
+                }
+            }
+        }
+    }
+
+    /// The last report names what outlives the step: an administrator is to look at it.
+    pub(super) fn naming_left(&self, report: Report) -> Report {
+        match report {
+            Report::Final(mut verdict) if self.claim.is_handed_over() && !self.left.borrow().is_empty() => {
+                let left = self.left.borrow().join("; ");
+                let before = if verdict.reason.is_empty() { "" } else { "; " };
+                verdict.reason.push_str(&format!("{before}its clean-up goes on: {left}"));
+                Report::Final(verdict)
+            }
+            report => report,
+        }
+    }
+}

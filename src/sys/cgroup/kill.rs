@@ -1,0 +1,122 @@
+//! Ending everything in a control group, and telling of what does not end.
+//!
+//! v2 has `cgroup.kill`. On v1 each process is killed by its pidfd after a second look at
+//! where it is; one that forks faster than it is killed is frozen meanwhile, where there is a
+//! freezer. Works on groups below the one given too. Decides nothing about whose they are.
+
+use crate::sys::pidfd::Process;
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// How deep below a container's group its own groups are looked for, and how many.
+const DEEPEST: usize = 16;
+const MOST: usize = 4096;
+
+/// The directories that any hierarchy has for `groups`, those below them included, outermost first.
+///
+/// # Errors
+/// If /proc/self/mountinfo cannot be read.
+pub fn directories(groups: &[String]) -> std::io::Result<Vec<PathBuf>> {
+    let files = super::member_files(groups)?;
+    let tops = files.iter().filter_map(|file| file.parent()).filter(|dir| dir.is_dir());
+    let mut found = Vec::new();
+    for top in tops {
+        let mut open = vec![(top.to_owned(), 0)];
+        while let Some((dir, depth)) = open.pop().filter(|_| found.len() < MOST) {
+            if depth < DEEPEST {
+                open.extend(below(&dir).into_iter().map(|dir| (dir, depth + 1)));
+            }
+            found.push(dir);
+        }
+    }
+    Ok(found)
+}
+
+fn below(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+}
+
+/// Every process in them, ourselves never.
+pub fn members(dirs: &[PathBuf]) -> BTreeSet<i32> {
+    let us = i32::try_from(std::process::id()).unwrap_or_default();
+    dirs.iter().flat_map(|dir| super::read_members(&dir.join("cgroup.procs"))).filter(|pid| *pid != us).collect()
+}
+
+/// Sends SIGKILL to every process in them, once.
+pub fn kill(dirs: &[PathBuf]) {
+    // One word ends a whole tree, atomically; v1 has no such file.
+    let v2 = dirs.iter().any(|dir| fs::write(dir.join("cgroup.kill"), "1").is_ok());
+    if !v2 {
+        members(dirs).into_iter().for_each(|pid| kill_member(pid, dirs));
+    }
+}
+
+/// As [`kill`], with v1's freezer closed meanwhile, so that nothing forks away.
+pub fn kill_frozen(dirs: &[PathBuf]) {
+    let set = |state: &str| dirs.iter().for_each(|dir| drop(fs::write(dir.join("freezer.state"), state)));
+    set("FROZEN");
+    kill(dirs);
+    set("THAWED");
+}
+
+/// Held first and looked at again then: the number cannot become another's in between.
+fn kill_member(pid: i32, dirs: &[PathBuf]) {
+    let Ok(process) = Process::open(pid) else { return };
+    if members(dirs).contains(&pid) {
+        // What refuses is told by who is still there afterwards.
+        let _sent = process.signal(Signal::SIGKILL);
+    }
+}
+
+/// Removes the directories, innermost first; one in use or already gone is left alone.
+pub fn remove(dirs: &[PathBuf]) {
+    for dir in dirs.iter().rev() {
+        // In use: `members` has told of that. Gone: the runtime was quicker.
+        let _removed = fs::remove_dir(dir);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    /// A group of our own in some hierarchy that lets us, with a child group.
+    fn group() -> Option<(String, Vec<PathBuf>)> {
+        let name = format!("/crane-kill-{}", std::process::id());
+        let takes =
+            |h: &super::super::Hierarchy| h.controllers.iter().any(|name| name == "memory" || name == "freezer");
+        let places: Vec<_> = super::super::hierarchies().ok()?.into_iter().filter(takes).collect();
+        let made = places.iter().filter(|place| {
+            let dir = place.mount.join(name.trim_start_matches('/'));
+            fs::create_dir_all(dir.join("inner")).is_ok()
+        });
+        (made.count() > 0).then(|| (name.clone(), directories(&[name]).unwrap()))
+    }
+
+    #[test]
+    fn a_whole_tree_is_ended_and_removed() {
+        let Some((name, dirs)) = group() else {
+            // Unprivileged: the container tests do it for real.
+            assert!(!nix::unistd::geteuid().is_root() || super::super::hierarchies().unwrap().len() == 1);
+            return;
+        };
+        let mut children: Vec<_> = ["60", "61"].map(|time| Command::new("sleep").arg(time).spawn().unwrap()).into();
+        let inner: Vec<_> = dirs.iter().filter(|dir| dir.ends_with("inner")).collect();
+        for (dir, child) in [dirs.iter().find(|dir| !dir.ends_with("inner")).unwrap(), inner[0]].iter().zip(&children) {
+            fs::write(dir.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        assert_eq!(members(&dirs).len(), 2);
+        kill_frozen(&dirs);
+        children.iter_mut().for_each(|child| drop(child.wait()));
+        let begun = Instant::now();
+        while !members(&dirs).is_empty() && begun.elapsed() < Duration::from_secs(5) {}
+        remove(&dirs);
+        assert!(directories(&[name]).unwrap().is_empty());
+    }
+}
