@@ -42,7 +42,10 @@ socket_of() { echo "$DIR/$1/containerd.sock"; }
 prepare() {
     local home=$DIR/$1
     locate "$1"
-    mkdir -p "$home"/{root,state,cni,certs.d,cdi}
+    mkdir -p "$home"/{root,state,cni,cni-bin,certs.d,cdi}
+    ln -sf "$BASE"/usr/lib/cni/* "$home/cni-bin/"
+    ln -sf "$BASE/usr/sbin/runc" "$home/oci-runc"
+    [ ! -x "$CACHE/$SUITE/runc-new" ] || ln -sf "$CACHE/$SUITE/runc-new" "$home/oci-runc-new"
     echo "$PREFIX/usr/bin:$BASE/usr/sbin:$BASE/usr/bin:$PATH" >"$home/path"
     write_network "$home" "$2"
     case $1 in
@@ -62,12 +65,12 @@ JSON
 }
 
 # runtime_tables HOME TABLE: the OCI runtimes, each with its own state, else all
-# private instances would share /run/containerd/runc.
+# private instances would share /run/containerd/runc. By links, and so are the network
+# plugins: a soak puts scripts in their places.
 runtime_tables() {
     local name binary
     for name in runc runc-new; do
-        binary=$BASE/usr/sbin/runc
-        [ $name = runc ] || binary=$CACHE/$SUITE/runc-new
+        binary=$1/oci-$name
         [ -x "$binary" ] || continue
         cat <<TOML
 [plugins.'$2'.containerd.runtimes.$name]
@@ -107,7 +110,7 @@ config_v2() {
   stream_server_port = "0"
 $([ "$SUITE" = bookworm ] || printf '  enable_cdi = true\n  cdi_spec_dirs = ["%s/cdi"]' "$1")
 [plugins.'io.containerd.grpc.v1.cri'.cni]
-  bin_dir = "$BASE/usr/lib/cni"
+  bin_dir = "$1/cni-bin"
   conf_dir = "$1/cni"
 [plugins.'io.containerd.grpc.v1.cri'.registry]
   config_path = "$1/certs.d"
@@ -138,7 +141,7 @@ config_v3() {
   enable_cdi = true
   cdi_spec_dirs = ["$1/cdi"]
 [plugins.'io.containerd.cri.v1.runtime'.cni]
-  bin_dirs = ["$BASE/usr/lib/cni"]
+  bin_dirs = ["$1/cni-bin"]
   conf_dir = "$1/cni"
 [plugins.'io.containerd.cri.v1.runtime'.containerd]
   default_runtime_name = "runc-new"

@@ -260,6 +260,15 @@ pub fn is_held(dir: &StepDir) -> Result<bool, ClaimError> {
     }
 }
 
+/// Steps of the same job that have a journal and nobody to undo it: an earlier run's, whose
+/// guardians were killed too.
+pub fn orphans_beside(temp: &TempDir, id: StepId) -> Vec<StepDir> {
+    let entries = fs::read_dir(temp.job(id.job).steps()).into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let others = numbers.filter(|step| *step != id.step).map(|step| temp.step(StepId { job: id.job, step }));
+    others.filter(|dir| journal::is_begun(&dir.journal()) && is_held(dir).is_ok_and(|held| !held)).collect()
+}
+
 /// Names `entries` in a journal of their own, where nobody owns the step and it has no journal: a reaper
 /// can undo them then, and a supervisor that starts meanwhile ends the reaper and takes them over.
 ///

@@ -53,8 +53,8 @@ pub enum ReapError {
 ///
 /// # Errors
 /// [`HelperError`]: then the journal stays for the next clean-up.
-pub async fn launch(dir: &StepDir, unsettled: Duration) -> Result<i32, HelperError> {
-    let args = arguments(dir, unsettled, Begin::OnceLetGo);
+pub async fn launch(dir: &StepDir, unsettled: Duration, begin: Begin) -> Result<i32, HelperError> {
+    let args = arguments(dir, unsettled, begin);
     helper::detached(Path::new(helper::OURSELVES), &args, START_LIMIT).await
 }
 

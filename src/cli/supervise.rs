@@ -3,10 +3,11 @@
 //! The order is the contract's: decide, then change the process, then listen,
 //! then answer, then go quiet. No thread exists before the privileges are set.
 
-use crate::cleanup::claim::{Claim, ClaimError};
+use crate::cleanup::claim::{self, Claim, ClaimError};
 use crate::cleanup::entry::Entry;
 use crate::cleanup::guardian;
 use crate::cleanup::journal::JournalError;
+use crate::cleanup::reaper;
 use crate::cli::output;
 use crate::control::service::{QUEUE, Server};
 use crate::control::socket::{self, SocketError};
@@ -16,10 +17,11 @@ use crate::failpoint;
 use crate::handshake::{self, Answer, HandshakeError, NotTaken};
 use crate::identity::look_up::LookUp;
 use crate::ids::StepId;
-use crate::layout::{self, LogDir};
+use crate::layout::{self, LogDir, TempDir};
 use crate::spec::{Kind, StepSpec};
 use crate::step::driver::Driver;
 use crate::step::parts::Parts;
+use crate::step::patience::UNSETTLED_REAPER;
 use crate::sys::exit_events::ExitEvents;
 use crate::sys::files::FilesError;
 use crate::sys::guardian::Guardian;
@@ -278,6 +280,10 @@ async fn drive(taken: Taken) -> ExitCode {
     let guardian_pid = guardian.as_ref().map(Guardian::pid);
     drop(tokio::task::spawn_blocking(move || leave_service(guardian_pid)));
     let (id, is_pod) = (spec.id, spec.kind == Kind::Pod);
+    if is_pod {
+        // Beside the step's own work, which must not wait for it.
+        drop(tokio::spawn(reap_orphans(spec.temp_dir.clone(), id)));
+    }
     let snapshot = Arc::new(Snapshot::new(id, is_pod, spec.env.clone(), user_cgroup(&spec)));
     let (sender, requests) = mpsc::channel::<Request>(QUEUE);
     let server = match Server::start(listener, &layout::socket(id), Arc::clone(&snapshot), sender) {
@@ -309,6 +315,19 @@ async fn drive(taken: Taken) -> ExitCode {
     failpoint::pass(|| "directory removed".into());
     tracing::info!("done");
     ExitCode::SUCCESS
+}
+
+/// An earlier run of the job may have left steps that this one does not have.
+async fn reap_orphans(temp: TempDir, id: StepId) {
+    for dir in claim::orphans_beside(&temp, id) {
+        let step = dir.path().display().to_string();
+        match reaper::launch(&dir, UNSETTLED_REAPER, reaper::Begin::IfOrphaned).await {
+            Ok(pid) => tracing::warn!(step, pid, "an earlier run of the job left this step; a reaper undoes it"),
+            Err(error) => {
+                tracing::warn!(step, %error, "an earlier run of the job left this step; crane-supervisor cleanup undoes it")
+            }
+        }
+    }
 }
 
 /// `…/step_0/system` → `/…/step_0/user`, below the cgroup mount.

@@ -1,8 +1,8 @@
 //! What a failed CRI call means for us.
 //!
 //! The class decides what happens next; the text is only for people. One
-//! exception: containerd before 2.0 reports a taken name as UNKNOWN, so that
-//! class alone is also read from its wording.
+//! exception: containerd before 2.0 reports a taken name, and that it is only starting,
+//! as UNKNOWN, so those two are also read from its wording.
 
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -43,6 +43,9 @@ pub enum CriError {
         /// How long it had.
         limit: Duration,
     },
+    /// The runtime went away while it started a container, and knows now that it did not.
+    #[error("StartContainer: the runtime went away while it started the container, which did not run: {0}")]
+    CutOff(Box<CriError>),
     /// The answer lacks what the protocol promises.
     #[error("{call}: the runtime's answer has no {missing}")]
     Malformed {
@@ -62,18 +65,21 @@ impl CriError {
             None if message.is_empty() => status.code().description(),
             None => message,
         };
-        let source = std::error::Error::source(status).map(root_of).filter(|cause| !message.contains(cause.as_str()));
+        let source = std::error::Error::source(status).map(root_of);
+        // A runtime's own words come without a cause; with one, the connection broke.
+        let code = if source.is_some() { Code::Unavailable } else { status.code() };
+        let source = source.filter(|cause| !message.contains(cause.as_str()));
         let message = match source {
             Some(cause) => format!("{message}: {cause}"),
             None => message.to_owned(),
         };
-        Self::Refused { call, code: status.code(), message }
+        Self::Refused { call, code, message }
     }
 
     /// What to do about it.
     pub fn class(&self) -> Class {
         match self {
-            Self::TimedOut { .. } => Class::Unsure,
+            Self::TimedOut { .. } | Self::CutOff(_) => Class::Unsure,
             Self::Malformed { .. } => Class::Permanent,
             Self::Refused { code, message, .. } => match code {
                 Code::NotFound => Class::Gone,
@@ -85,6 +91,8 @@ impl CriError {
                 Code::AlreadyExists => Class::NameTaken,
                 Code::Unimplemented => Class::Unimplemented,
                 Code::Unknown | Code::FailedPrecondition if message.contains("is reserved for") => Class::NameTaken,
+                // containerd that listens already and reads its state still.
+                Code::Unknown if message.contains("server is not initialized yet") => Class::Unsure,
                 _ => Class::Permanent,
             },
         }
@@ -138,6 +146,18 @@ mod tests {
         }
         let other = Status::new(Code::Unknown, "no such image");
         assert_eq!(CriError::of("CreateContainer", &other).class(), Class::Permanent);
+    }
+
+    #[test]
+    fn a_containerd_that_is_starting_is_waited_for() {
+        let status = Status::new(Code::Unknown, "server is not initialized yet");
+        assert_eq!(CriError::of("PodSandboxStatus", &status).class(), Class::Unsure);
+    }
+
+    #[test]
+    fn a_connection_that_broke_leaves_open_what_was_done() {
+        let broken = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe)));
+        assert_eq!(CriError::of("StartContainer", &broken).class(), Class::Unsure);
     }
 
     #[test]

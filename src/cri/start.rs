@@ -214,11 +214,18 @@ async fn settle(client: &Client, id: &str, unsure: Result<(), CriError>) -> Resu
     loop {
         match client.status(id, Detail::Brief).await {
             Ok(status) => match state(&status) {
+                ContainerState::ContainerExited if did_not_run(&status) => return unsure.map_err(cut_off),
                 ContainerState::ContainerRunning | ContainerState::ContainerExited => return Ok(()),
-                ContainerState::ContainerCreated => return client.start(id).await,
+                ContainerState::ContainerCreated => match client.start(id).await {
+                    Err(error) if error.class() == Class::Unsure => {}
+                    // containerd 1.6 keeps the container and forgets its pipes: it can start nowhere any more.
+                    Err(error) => return Err(cut_off(error)),
+                    Ok(()) => return Ok(()),
+                },
                 ContainerState::ContainerUnknown => {}
             },
             Err(error) if error.class() == Class::Unsure => {}
+            Err(error) if error.class() == Class::Gone => return unsure.map_err(cut_off),
             Err(error) => return Err(error),
         }
         if begun.elapsed() > client.limits.start {
@@ -226,6 +233,15 @@ async fn settle(client: &Client, id: &str, unsure: Result<(), CriError>) -> Resu
         }
         sleep(SETTLING).await;
     }
+}
+
+/// containerd's word for a start that was cut off before the init ran.
+fn did_not_run(status: &ContainerStatusResponse) -> bool {
+    status.status.as_ref().is_some_and(|status| status.reason == "StartError")
+}
+
+fn cut_off(error: CriError) -> CriError {
+    CriError::CutOff(Box::new(error))
 }
 
 /// Holds the process a runtime names; certain where it is in the container's cgroup.

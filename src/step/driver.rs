@@ -132,6 +132,9 @@ impl Driver {
             }
             Next::Stage(stage, Err(failure)) => {
                 self.unsettled |= failure.unsettled;
+                if failure.again {
+                    self.found.forget_container();
+                }
                 tracing::error!(?stage, code = failure.code, reason = failure.reason, "stage failed");
                 Some(Event::StageFailed(stage, failure))
             }

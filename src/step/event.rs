@@ -13,12 +13,14 @@ pub struct Failure {
     pub reason: String,
     /// What the stage asked for may still appear: the runtime's answer did not come.
     pub unsettled: bool,
+    /// Nothing of the user's ran, by the runtime's own fault: from Create on it may be tried again.
+    pub again: bool,
 }
 
 impl Failure {
     /// A failure that leaves nothing open.
     pub fn new(code: u32, reason: impl std::fmt::Display) -> Self {
-        Self { code, reason: reason.to_string(), unsettled: false }
+        Self { code, reason: reason.to_string(), unsettled: false, again: false }
     }
 }
 

@@ -4,12 +4,17 @@
 //! that does not fit its state (a second ExecuteStep, a cancel while cleaning
 //! up, a late answer of an abandoned stage) changes nothing.
 
+mod status;
+
 use crate::outcome::{Cause, Outcome};
 use crate::step::action::{Acquisition, Action, Report};
 use crate::step::event::{Event, Failure};
 use crate::step::patience::Patience;
-use crate::step::state::{Stage, State, Status};
+use crate::step::state::{Stage, State};
 use std::time::Duration;
+
+/// How often a container is made anew whose start the runtime's own end cut off.
+const RETRIES: u32 = 2;
 
 /// Whether the step holds a pod or runs a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub struct Machine {
     job_ending: bool,
     /// craned wants no report.
     silent: bool,
+    /// Containers that were made in vain.
+    retries: u32,
     /// The mount whose loss ends the step.
     lost_mount: Option<String>,
 }
@@ -42,7 +49,19 @@ impl Machine {
             Role::Container => (State::Ready, vec![Action::Report(Report::Starting)]),
             Role::Pod => (State::Preparing { stage: Stage::User, stop: None }, vec![Action::Begin(Stage::User)]),
         };
-        (Self { role, patience, state, outcome: None, job_ending: false, silent: false, lost_mount: None }, actions)
+        (
+            Self {
+                role,
+                patience,
+                state,
+                outcome: None,
+                job_ending: false,
+                silent: false,
+                retries: 0,
+                lost_mount: None,
+            },
+            actions,
+        )
     }
 
     /// Where the step is.
@@ -53,24 +72,6 @@ impl Machine {
     /// How it ended, once that is known.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.outcome.as_ref()
-    }
-
-    /// What CheckStatus answers.
-    pub fn status(&self) -> Status {
-        match (self.state, self.role) {
-            (State::Ready, _) => Status::Starting,
-            (State::Preparing { .. }, Role::Pod) => Status::Configuring,
-            (State::Preparing { .. }, Role::Container) | (State::Running, _) => Status::Running,
-            (
-                State::Stopping { .. }
-                | State::Collected
-                | State::CleaningUp
-                | State::Holding
-                | State::Reporting
-                | State::Done,
-                _,
-            ) => Status::Completing,
-        }
     }
 
     /// Takes one event and says what to do.
@@ -249,6 +250,10 @@ impl Machine {
         };
         if stage != failed {
             return Vec::new();
+        }
+        if failure.again && failed == Stage::Start && stop.is_none() && self.retries < RETRIES {
+            self.retries += 1;
+            return self.next_stage(Stage::Create);
         }
         let outcome = match stop {
             Some(cause) => Outcome::Stopped { cause, end: None },

@@ -75,6 +75,12 @@ pub struct Found {
 }
 
 impl Found {
+    /// A container that cannot be started is made anew.
+    pub fn forget_container(&mut self) {
+        self.container = None;
+        self.ahead.no_container = false;
+    }
+
     /// Adds what a stage learnt.
     pub fn add(&mut self, learnt: Learnt) {
         match learnt {
@@ -173,7 +179,8 @@ fn prepared<E: std::fmt::Display>(error: E) -> Failure {
 /// The code of a create or start that failed: 324 where the program is missing.
 fn not_started(error: &CriError, otherwise: u32) -> Failure {
     let code = if error.names_missing_program() { exit_code::SPAWN_FAILED } else { otherwise };
-    Failure { unsettled: error.class() == Class::Unsure, ..Failure::new(code, error) }
+    let again = matches!(error, CriError::CutOff(_));
+    Failure { unsettled: error.class() == Class::Unsure && !again, again, ..Failure::new(code, error) }
 }
 
 async fn user(begun: LookUp) -> Result<Learnt, Failure> {

@@ -43,3 +43,21 @@ fn what_a_killed_pod_step_owed_is_undone_by_its_successor_that_fails() {
         job.end_pod(again);
     });
 }
+
+#[test]
+fn a_step_that_the_requeued_job_does_not_have_is_undone_all_the_same() {
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        let mut pod = job.pod();
+        let mut step = job.running("echo ready; sleep 300");
+        // Nobody is left to undo anything.
+        step.kill9_unguarded();
+        pod.kill9_unguarded();
+        let dir = job.places().temp.join(format!("{}/steps/1", job.id()));
+        assert!(dir.join("journal").exists());
+        let again = job.pod();
+        wait::holds("the step of the earlier run is gone", LONG, || !dir.exists());
+        assert!(job.supervisor_log(0).contains("an earlier run of the job left this step"));
+        job.end_pod(again);
+    });
+}

@@ -74,6 +74,8 @@ pub struct Facts {
     pub image: String,
     /// The pod has a user namespace, and a network of its own with it.
     pub userns: bool,
+    /// The pod has a network of its own, also without a user namespace.
+    pub pod_network: bool,
     /// `run_as_user` and `run_as_group` where they are not the default: root in a
     /// user namespace, the job's user without.
     pub run_as: Option<(u32, u32)>,
@@ -146,7 +148,7 @@ impl Facts {
     }
 
     fn pod_meta(&self) -> PodJobAdditionalMeta {
-        let network = if self.userns { NamespaceMode::Pod } else { NamespaceMode::Node };
+        let network = if self.userns || self.pod_network { NamespaceMode::Pod } else { NamespaceMode::Node };
         let (run_as_user, run_as_group) = self.run_as.unwrap_or_else(|| {
             if self.userns { (0, 0) } else { (self.uid, self.gids.first().copied().unwrap_or(self.uid)) }
         });

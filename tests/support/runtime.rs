@@ -139,7 +139,7 @@ fn panic_text(why: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| why.downcast_ref::<&str>().map(|s| (*s).into())).unwrap_or_else(|| "failed".into())
 }
 
-fn real() -> Vec<Runtime> {
+pub fn real() -> Vec<Runtime> {
     let list = std::env::var("CRANE_TEST_RUNTIMES").unwrap_or_default();
     let runtimes: Vec<_> = list
         .split(';')

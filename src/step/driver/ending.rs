@@ -61,7 +61,7 @@ impl Driver {
 
     pub(super) async fn hand_over(&mut self) {
         let unsettled = if self.unsettled { UNSETTLED_REAPER } else { Duration::ZERO };
-        match reaper::launch(self.claim.dir(), unsettled).await {
+        match reaper::launch(self.claim.dir(), unsettled, reaper::Begin::OnceLetGo).await {
             Ok(pid) => {
                 tracing::warn!(pid, "the clean-up takes longer than craned waits; a reaper goes on with it");
                 self.underway.undo.clear();

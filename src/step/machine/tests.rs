@@ -65,6 +65,23 @@ fn a_silent_clean_up_before_execution_reports_nothing() {
 }
 
 #[test]
+fn a_start_that_was_cut_off_is_made_anew_with_its_processes_written_down_but_not_for_ever() {
+    let again = || Event::StageFailed(Stage::Start, Failure { again: true, ..failure() });
+    let mut events = started();
+    events.pop();
+    for _ in 0..RETRIES {
+        events.extend([again(), Event::StageDone(Stage::Create)]);
+    }
+    let (machine, actions) = run(Role::Container, &events);
+    assert_eq!(machine.state(), State::Preparing { stage: Stage::Start, stop: None });
+    let recorded = actions.iter().filter(|action| **action == Action::Record(Acquisition::Processes)).count();
+    assert_eq!(recorded, 1 + RETRIES as usize);
+    events.extend([again(), Event::CleanedUp]);
+    let (_, actions) = run(Role::Container, &events);
+    assert_eq!(finals(&actions)[0].exit_code, 323);
+}
+
+#[test]
 fn a_pod_that_failed_is_told_at_once_and_again_at_the_jobs_end() {
     let (machine, actions) =
         run(Role::Pod, &[Event::StageDone(Stage::User), Event::StageFailed(Stage::Pod, failure()), Event::CleanedUp]);
