@@ -23,6 +23,9 @@ use tokio::time::{sleep, timeout};
 const START_LIMIT: Duration = Duration::from_millis(400);
 /// How long a reaper waits for its supervisor to let go of the lock.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
+/// How long a dead supervisor's lock may stay held: by a helper it was just starting, until that
+/// has executed its program.
+const DYING: Duration = Duration::from_secs(1);
 /// How long a reaper keeps trying, a long outage of the runtime included.
 const REAP_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
@@ -244,7 +247,7 @@ async fn wait_for_lock(dir: &StepDir, begin: Begin) -> Result<Wait, ReapError> {
         }
         match claim::lock(dir)? {
             Lock::Taken(lock) => return Ok(Wait::Taken(lock)),
-            Lock::Held if begin == Begin::IfOrphaned => return Ok(Wait::Another),
+            Lock::Held if begin == Begin::IfOrphaned && begun.elapsed() > DYING => return Ok(Wait::Another),
             Lock::Held | Lock::Vanished => sleep(Duration::from_millis(50)).await,
         }
     }

@@ -197,9 +197,13 @@ impl Supervisor {
     /// Its guardian, while it has one.
     pub fn guardian(&self) -> Option<i32> {
         let parent = i32::try_from(self.pid()).expect("a pid fits");
-        let all = procfs::process::all_processes().expect("/proc is there").flatten();
-        let stats = all.filter_map(|process| process.stat().ok());
-        stats.into_iter().find(|stat| stat.ppid == parent && stat.comm == GUARDIAN).map(|stat| stat.pid)
+        let look = || {
+            let all = procfs::process::all_processes().expect("/proc is there").flatten();
+            let mut stats = all.filter_map(|process| process.stat().ok());
+            stats.find(|stat| stat.ppid == parent && stat.comm == GUARDIAN).map(|stat| stat.pid)
+        };
+        // It gives itself its name, a moment after it was forked.
+        wait::until(Duration::from_secs(1), look)
     }
 
     /// SIGKILL to its guardian and then to it: nobody of ours is left to undo anything.
