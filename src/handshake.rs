@@ -5,16 +5,18 @@
 //! left it.
 
 pub mod frame;
+pub mod hand_over;
 
 use crate::ids::StepId;
 use crate::layout::LogDir;
-use crate::spec::{self, Refusal, StepSpec};
+use crate::spec::{self, Kind, Refusal, StepSpec};
 use crate::sys::fds::{self, Direction, FdError, TimedReader};
 use crate::wire::crane::supervisor::{InitSupervisorRequest, SupervisorReady};
 use frame::FrameError;
+use hand_over::HandOver;
 use prost::Message;
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// How long craned may take to write the init message; it does so right after the spawn.
@@ -38,17 +40,9 @@ pub enum HandshakeError {
     /// A field makes reporting impossible.
     #[error("cannot take the step: {0}")]
     Refused(#[from] Refusal),
-    /// Not a container's step.
-    #[error(
-        "cannot take step {job}.{step}: step_spec is neither a pod step nor a container step, \
-         and this version hands over no other steps; run it with the process supervisor"
-    )]
-    NotOurs {
-        /// Job number.
-        job: u32,
-        /// Step number.
-        step: u32,
-    },
+    /// Not a container's step, and nobody took it.
+    #[error(transparent)]
+    NotHandedOver(#[from] hand_over::HandOverError),
 }
 
 /// The pipe on which craned waits for our word.
@@ -96,16 +90,36 @@ impl<E: Into<HandshakeError>> From<E> for NotTaken {
     }
 }
 
+/// Whose a step is.
+#[derive(Debug)]
+pub enum Received {
+    /// A container's, checked.
+    Ours(Box<StepSpec>),
+    /// The process supervisor's, and where its log would be.
+    Theirs(HandOver, Option<(LogDir, StepId)>),
+}
+
 /// Reads craned's message and checks it.
 ///
 /// # Errors
 /// [`NotTaken`]; the caller answers `ok=false`.
-pub fn receive(input: Option<RawFd>) -> Result<StepSpec, NotTaken> {
+pub fn receive(input: Option<RawFd>) -> Result<Received, NotTaken> {
     let input = fds::claim(input, Direction::Input)?;
-    let bytes = frame::read_limited(TimedReader::new(&input, INIT_LIMIT), frame::MAX_MESSAGE_BYTES)?;
-    let init = InitSupervisorRequest::decode(bytes.as_slice())?;
+    let frame = frame::read_limited(TimedReader::new(&input, INIT_LIMIT), frame::MAX_MESSAGE_BYTES)?;
+    let init = InitSupervisorRequest::decode(frame.message())?;
     let log = log_of(&init);
-    read(init).map_err(|error| NotTaken { error, log })
+    match kind(&init) {
+        Ok(Some(kind)) => {
+            let spec = spec::read(init, kind).map_err(|refusal| NotTaken { error: refusal.into(), log })?;
+            Ok(Received::Ours(Box::new(spec)))
+        }
+        Ok(None) => {
+            let id = StepId { job: init.job_id, step: init.step_id };
+            // From here on the number belongs to whoever takes over.
+            Ok(Received::Theirs(HandOver { id, frame: frame.into_bytes(), input: input.into_raw_fd() }, log))
+        }
+        Err(error) => Err(NotTaken { error, log }),
+    }
 }
 
 fn log_of(init: &InitSupervisorRequest) -> Option<(LogDir, StepId)> {
@@ -113,10 +127,9 @@ fn log_of(init: &InitSupervisorRequest) -> Option<(LogDir, StepId)> {
     init.log_dir.starts_with('/').then(|| (LogDir::new(&init.log_dir), id))
 }
 
-fn read(init: InitSupervisorRequest) -> Result<StepSpec, HandshakeError> {
-    let Some(step) = &init.step_spec else {
-        return Err(Refusal { field: "step_spec", problem: "missing".to_owned() }.into());
-    };
-    let kind = spec::kind_of(step).ok_or(HandshakeError::NotOurs { job: init.job_id, step: init.step_id })?;
-    Ok(spec::read(init, kind)?)
+fn kind(init: &InitSupervisorRequest) -> Result<Option<Kind>, HandshakeError> {
+    match &init.step_spec {
+        Some(step) => Ok(spec::kind_of(step)),
+        None => Err(Refusal { field: "step_spec", problem: "missing".to_owned() }.into()),
+    }
 }

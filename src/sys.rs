@@ -18,6 +18,7 @@ pub mod mount_api;
 pub mod pidfd;
 pub mod privileges;
 pub mod process;
+pub mod refeed;
 pub mod signals;
 pub mod stdio;
 pub mod ticks;

@@ -14,7 +14,7 @@ use crate::control::socket::{self, SocketError};
 use crate::control::{Request, Snapshot};
 use crate::cri::client::{Client, Limits};
 use crate::failpoint;
-use crate::handshake::{self, Answer, HandshakeError, NotTaken};
+use crate::handshake::{self, Answer, HandshakeError, NotTaken, Received};
 use crate::identity::look_up::LookUp;
 use crate::ids::StepId;
 use crate::layout::{self, LogDir, TempDir};
@@ -82,7 +82,13 @@ pub fn run(input: Option<i32>, output: Option<i32>) -> ExitCode {
         Err(error) => return refuse(&error, None),
     };
     let spec = match handshake::receive(input) {
-        Ok(spec) => spec,
+        Ok(Received::Ours(spec)) => *spec,
+        Ok(Received::Theirs(step, log)) => {
+            // Comes back only if nobody took it.
+            let error = HandshakeError::from(step.perform(&answer, std::env::args_os().collect()));
+            note_refusal(&error, log);
+            return refuse(&error, Some(answer));
+        }
         Err(NotTaken { error, log }) => {
             note_refusal(&error, log);
             return refuse(&error, Some(answer));

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// Where the file is unless `-C` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/crane/config.yaml";
+/// Where CraneSched installs its own supervisor; the default of `Supervisor: Path:` too.
+pub const DEFAULT_PROCESS_SUPERVISOR: &str = "/usr/libexec/csupervisor";
 
 /// A larger file is not a configuration: a cluster of thousands of nodes takes some 100 KiB.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -85,6 +87,8 @@ pub struct SupervisorSection {
 pub struct OursSection {
     /// Capabilities that containers without a user namespace keep.
     pub capabilities: Vec<String>,
+    /// Who takes the steps without a container.
+    pub process_supervisor: Option<PathBuf>,
 }
 
 /// `Container:`
@@ -215,6 +219,7 @@ impl Section for OursSection {
     fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, values: &mut A, _: &Notes) -> Result<Key, A::Error> {
         match key {
             "Capabilities" => section::value(values, &mut self.capabilities),
+            "ProcessSupervisor" => section::value(values, &mut self.process_supervisor),
             _ => Ok(Key::Unknown),
         }
     }
@@ -324,7 +329,7 @@ impl Default for Config {
 impl Default for SupervisorSection {
     fn default() -> Self {
         Self {
-            path: "/usr/libexec/csupervisor".into(),
+            path: DEFAULT_PROCESS_SUPERVISOR.into(),
             debug_level: "trace".into(),
             log_dir: "supervisor".into(),
             max_log_file_size: "50M".into(),

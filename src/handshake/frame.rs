@@ -58,24 +58,46 @@ pub enum FrameError {
     },
 }
 
-/// Reads one frame of at most `max_bytes` and returns the message's bytes.
+/// One frame, as it was written.
+#[derive(Debug)]
+pub struct Frame {
+    bytes: Vec<u8>,
+    /// Where the message begins.
+    begin: usize,
+}
+
+impl Frame {
+    /// The message.
+    pub fn message(&self) -> &[u8] {
+        self.bytes.get(self.begin..).unwrap_or_default()
+    }
+
+    /// All of it, the length first.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// Reads one frame whose message has at most `max_bytes`.
 ///
 /// Blocks as `reader` does and reads nothing beyond the frame.
-pub fn read_limited(mut reader: impl Read, max_bytes: usize) -> Result<Vec<u8>, FrameError> {
-    let length = read_length(&mut reader)?;
+pub fn read_limited(mut reader: impl Read, max_bytes: usize) -> Result<Frame, FrameError> {
+    let mut bytes = Vec::new();
+    let length = read_length(&mut reader, &mut bytes)?;
     let expected = usize::try_from(length)
         .ok()
         .filter(|length| *length <= max_bytes)
         .ok_or(FrameError::Oversized { length, limit: max_bytes })?;
-    let mut message = Vec::new();
-    reader.take(length).read_to_end(&mut message).map_err(FrameError::Read)?;
-    if message.len() < expected {
-        return Err(FrameError::Truncated { got: message.len(), expected });
+    let begin = bytes.len();
+    let got = reader.take(length).read_to_end(&mut bytes).map_err(FrameError::Read)?;
+    if got < expected {
+        return Err(FrameError::Truncated { got, expected });
     }
-    Ok(message)
+    Ok(Frame { bytes, begin })
 }
 
-fn read_length(reader: &mut impl Read) -> Result<u64, FrameError> {
+/// Appends what it reads to `bytes`.
+fn read_length(reader: &mut impl Read, bytes: &mut Vec<u8>) -> Result<u64, FrameError> {
     let mut length = 0u64;
     for index in 0..MAX_VARINT_BYTES {
         let byte = match read_byte(reader)? {
@@ -83,6 +105,7 @@ fn read_length(reader: &mut impl Read) -> Result<u64, FrameError> {
             None if index == 0 => return Err(FrameError::Empty),
             None => return Err(FrameError::TruncatedLength { got: index }),
         };
+        bytes.push(byte);
         // The tenth byte has room for one bit of the 64.
         if index == MAX_VARINT_BYTES - 1 && byte > 1 {
             return Err(FrameError::OverlongVarint);
@@ -141,7 +164,9 @@ mod tests {
             write(&mut stream, &message).unwrap();
             stream.extend_from_slice(&tail);
             let mut reader = stream.as_slice();
-            prop_assert_eq!(read_limited(&mut reader, 1000).unwrap(), message);
+            let frame = read_limited(&mut reader, 1000).unwrap();
+            prop_assert_eq!(frame.message(), message.as_slice());
+            prop_assert_eq!(frame.into_bytes(), encode(&message));
             prop_assert_eq!(reader, tail.as_slice());
         }
 

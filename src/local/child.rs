@@ -169,7 +169,7 @@ async fn read_answer(output: &mut pipe::Receiver) -> Result<Vec<u8>, FrameError>
         let ended = output.read_buf(&mut bytes).await.map_err(FrameError::Read)? == 0;
         match frame::read_limited(bytes.as_slice(), MAX_ANSWER_BYTES) {
             Err(FrameError::Empty | FrameError::TruncatedLength { .. } | FrameError::Truncated { .. }) if !ended => {}
-            complete => return complete,
+            complete => return complete.map(|frame| frame.message().to_vec()),
         }
     }
 }

@@ -21,6 +21,7 @@ mod e2e;
 mod failpoints;
 mod faults;
 mod guardian;
+mod hand_over;
 mod handshake;
 mod layering;
 mod mounts;

@@ -46,6 +46,8 @@ pub struct Start<'a> {
     pub step: u32,
     /// The arguments; craned's own by default.
     pub args: Vec<String>,
+    /// The program; ours by default.
+    pub program: PathBuf,
     /// Shell text run in a private mount namespace before the binary, as root.
     pub private: Option<String>,
     /// More of its environment.
@@ -58,7 +60,8 @@ impl<'a> Start<'a> {
     /// As craned does it.
     pub fn like_craned(dir: &'a Path, job: u32, step: u32) -> Self {
         let args = ["--input-fd", "3", "--output-fd", "4"].map(String::from).to_vec();
-        Self { dir, job, step, args, private: None, env: Vec::new(), outside: false }
+        let (private, env) = (None, Vec::new());
+        Self { dir, job, step, args, program: BINARY.into(), private, env, outside: false }
     }
 
     /// Starts the process; nothing is sent yet.
@@ -75,7 +78,11 @@ impl<'a> Start<'a> {
         if let Some(setup) = &mut self.private {
             // The binary itself may lie where the setup hides things.
             let seen = self.dir.join("binary");
-            let bind = format!("touch {0} && mount --bind {BINARY} {0} && set -- {0} \"${{@:2}}\"", seen.display());
+            let bind = format!(
+                "touch {0} && mount --bind {1} {0} && set -- {0} \"${{@:2}}\"",
+                seen.display(),
+                self.program.display()
+            );
             *setup = format!("{bind} && {setup}");
             command.args(["-m", "--propagation", "private", "bash"]);
         }
@@ -83,7 +90,7 @@ impl<'a> Start<'a> {
             command.args([format!("--net={}", outer_network().display()), "bash".into()]);
         }
         command.envs(std::mem::take(&mut self.env));
-        command.args(["-c", PLACE, "bash", BINARY]).args(&self.args);
+        command.args(["-c", PLACE, "bash"]).arg(&self.program).args(&self.args);
         command.env("SETUP", self.private.unwrap_or_default());
         command.env("TITLE", format!("csupervisor: [{}.{}]", self.job, self.step));
         command.env("OUT", &stdout).env("ERR", &stderr);
