@@ -153,9 +153,13 @@ impl Outcome {
             Self::OutOfMemory(end) => verdict(FinalStatus::OutOfMemory, end.code(), "killed: out of memory"),
             Self::Stopped { cause, end } => stopped(*cause, *end),
             Self::MountLost { reason, end } => Verdict { reason: reason.clone(), ..stopped(Cause::MountLost, *end) },
-            Self::NeverExecuted { cause: Cause::FrontendGone } => stopped(Cause::FrontendGone, None),
+            Self::NeverExecuted { cause: cause @ (Cause::FrontendGone | Cause::TimeLimit | Cause::Deadline) } => {
+                stopped(*cause, None)
+            }
             // Nothing ran, so nothing has an exit code (craned contract).
-            Self::NeverExecuted { .. } => verdict(FinalStatus::Cancelled, 0, ""),
+            Self::NeverExecuted { cause: Cause::Cancelled | Cause::JobEnd | Cause::MountLost } => {
+                verdict(FinalStatus::Cancelled, 0, "")
+            }
             Self::Failed { code, reason } => verdict(FinalStatus::Failed, *code, reason),
             Self::Lost { reason } => verdict(FinalStatus::Failed, exit_code::RPC_ERROR, reason),
         }

@@ -25,9 +25,11 @@ use crate::cri::endpoint::Endpoint;
 use crate::exit_code;
 use crate::ids::StepId;
 use crate::layout::{LogDir, TempDir};
+use crate::step::advance::Advance;
 use crate::step::timers::Limits;
+use crate::wire::crane::signal::SignalFlag;
 use crate::wire::crane::supervisor::InitSupervisorRequest;
-use crate::wire::crane::{StepToD, StepType};
+use crate::wire::crane::{Signal, StepToD, StepType};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -193,7 +195,7 @@ pub fn read(init: InitSupervisorRequest, kind: Kind) -> Result<StepSpec, Refusal
         images,
         call_limit: seconds(config.cri_call_timeout),
         env: environment::of_step(&init, step),
-        limits: limits(step),
+        limits: limits(step).with_advances(advances(step, kind)),
         cgroup: init.supv_cgroup_path.clone(),
         work: work(&init, step, id, kind),
     })
@@ -222,6 +224,20 @@ fn limits(step: &StepToD) -> Limits {
     let deadline = step.deadline_time.as_ref().and_then(|time| bounded(time.seconds));
     let started = step.start_time.as_ref().and_then(|time| bounded(time.seconds));
     Limits::new(limit, deadline, started)
+}
+
+/// Signals of the job's script are for its first step alone, the others for the later ones.
+fn advances(step: &StepToD, kind: Kind) -> impl Iterator<Item = Advance> {
+    let concerned = move |signal: &&Signal| match (kind, signal.signal_flag()) {
+        (Kind::Pod, _) => false,
+        (Kind::PrimaryContainer, flag) => flag == SignalFlag::BatchOnly,
+        (Kind::CommonContainer, flag) => flag != SignalFlag::BatchOnly,
+    };
+    let advance = |signal: &Signal| Advance {
+        number: signal.signal_number,
+        before: Duration::from_secs(u64::from(signal.signal_time)),
+    };
+    step.signals.iter().filter(concerned).map(advance)
 }
 
 /// A limit in seconds; gRPC cannot even write down those past craned's infinite.

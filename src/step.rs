@@ -13,6 +13,7 @@
 //! sends events.
 
 pub mod action;
+pub mod advance;
 pub mod driver;
 pub mod event;
 pub mod machine;
@@ -23,6 +24,7 @@ pub mod state;
 pub mod timers;
 
 mod pod_record;
+mod send;
 mod slot;
 mod stages;
 mod underway;

@@ -15,7 +15,6 @@ use crate::cri::witness::{Certainty, Memory, OomKills, judge};
 use crate::outcome::{End, Outcome};
 use crate::sys::cgroup;
 use crate::sys::pidfd::Process;
-use nix::sys::signal::Signal;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::PathBuf;
@@ -36,13 +35,13 @@ const SETTLING: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum KillError {
     /// It was never seen.
-    #[error("cannot kill the init of container {id}: its process is unknown")]
+    #[error("cannot signal the init of container {id}: its process is unknown")]
     Unknown {
         /// The runtime's id.
         id: String,
     },
     /// The process taken for it is not in the container's cgroup.
-    #[error("did not kill process {pid}: it is not in the cgroup of container {id}")]
+    #[error("did not signal process {pid}: it is not in the cgroup of container {id}")]
     Foreign {
         /// The runtime's id.
         id: String,
@@ -50,10 +49,12 @@ pub enum KillError {
         pid: i32,
     },
     /// The kernel did not do it.
-    #[error("cannot kill process {pid} of container {id}: {source}")]
+    #[error("cannot send signal {number} to process {pid} of container {id}: {source}")]
     Refused {
         /// The runtime's id.
         id: String,
+        /// The signal.
+        number: i32,
         /// The process.
         pid: i32,
         /// Why not.
@@ -150,6 +151,14 @@ impl Held {
     /// # Errors
     /// [`KillError`]; nothing was killed.
     pub fn kill(&self) -> Result<(), KillError> {
+        self.signal(libc::SIGKILL)
+    }
+
+    /// Sends the init a signal without the runtime, as [`Held::kill`] does.
+    ///
+    /// # Errors
+    /// [`KillError`]; nothing was sent.
+    pub fn signal(&self, number: i32) -> Result<(), KillError> {
         let id = || self.id.clone();
         let (process, _) = self.init().ok_or_else(|| KillError::Unknown { id: id() })?;
         let pid = process.pid;
@@ -159,7 +168,7 @@ impl Held {
         if certainty(&self.id, pid) != Certainty::Named {
             return Err(KillError::Foreign { id: id(), pid });
         }
-        process.signal(Signal::SIGKILL).map_err(|source| KillError::Refused { id: id(), pid, source })
+        process.signal_number(number).map_err(|source| KillError::Refused { id: id(), number, pid, source })
     }
 }
 

@@ -25,6 +25,7 @@ use crate::step::machine::{Machine, Role};
 use crate::step::owed;
 use crate::step::parts::Parts;
 use crate::step::patience::{DRAIN_LIMIT, OWING_LIMIT, Patience};
+use crate::step::send;
 use crate::step::stages::{self, Context, Found, Learnt};
 use crate::step::state::{Stage, State};
 use crate::step::timers::{Check, Limits};
@@ -167,6 +168,8 @@ impl Driver {
         self.snapshot.set(self.machine.status());
         if before != State::Running && after == State::Running {
             sys::memory::trim();
+            // A signal may have been due before there was somebody to take it.
+            self.underway.limits.set(async {});
         }
         self.perform(actions).await;
     }
@@ -339,6 +342,9 @@ impl Driver {
                 (!over).then_some(Event::Stop(cause))
             }
             Check::Again(wait) => {
+                if let Some(held) = self.found.held.as_ref().filter(|_| self.machine.state() == State::Running) {
+                    send::in_advance(held, self.limits.advances_due(clocks()));
+                }
                 self.underway.limits.set(sleep(wait));
                 None
             }

@@ -5,6 +5,7 @@
 //! always does. All arithmetic saturates.
 
 use crate::outcome::Cause;
+use crate::step::advance::{Advance, Advances};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Both clocks, read at one moment.
@@ -51,6 +52,10 @@ pub struct Limits {
     /// Unix seconds, craned's clock.
     started: Option<i64>,
     executed: Option<Instant>,
+    /// craned has changed an end: then it holds before ExecuteStep too.
+    changed: bool,
+    /// Signals before the end.
+    advances: Advances,
     /// Time that passed while we were frozen with the job: not charged.
     asleep: Duration,
     /// When the next check should come.
@@ -65,9 +70,21 @@ impl Limits {
             deadline,
             started,
             executed: None,
+            changed: false,
+            advances: Advances::default(),
             asleep: Duration::ZERO,
             due: None,
         }
+    }
+
+    /// With signals before whichever end comes first.
+    pub fn with_advances(self, wanted: impl IntoIterator<Item = Advance>) -> Self {
+        Self { advances: Advances::new(wanted), ..self }
+    }
+
+    /// The signals to send now; each is told once, so ask only when there is somebody to take them.
+    pub fn advances_due(&mut self, now: Now) -> Vec<i32> {
+        self.next(now).map_or_else(Vec::new, |(left, _)| self.advances.due(left))
     }
 
     /// ExecuteStep: the limit counts from now. A second call changes nothing.
@@ -88,7 +105,7 @@ impl Limits {
             None => Check::Never,
             Some((left, cause)) if left.is_zero() => Check::Due(cause),
             Some((left, _)) => {
-                let wait = left.min(RECHECK);
+                let wait = left.min(RECHECK).min(self.advances.next(left).unwrap_or(RECHECK));
                 self.due = now.monotonic.checked_add(wait);
                 Check::Again(wait)
             }
@@ -97,6 +114,7 @@ impl Limits {
 
     /// ChangeStepTimeConstraint: outer `None` leaves a constraint as it is, inner `None` lifts it.
     pub fn change(&mut self, limit: Option<Option<i64>>, deadline: Option<Option<i64>>) {
+        self.changed |= limit.is_some() || deadline.is_some();
         if let Some(limit) = limit {
             let from = self.started.map_or(From::Execution, From::Start);
             self.limit = limit.map(|seconds| (seconds, from));
@@ -108,13 +126,16 @@ impl Limits {
 
     /// How long until the earlier end, and which it is; zero when past.
     fn next(&self, now: Now) -> Option<(Duration, Cause)> {
-        let executed = self.executed?;
-        let limit = self.limit.map(|(seconds, from)| match from {
+        if self.executed.is_none() && !self.changed {
+            return None;
+        }
+        let limit = self.limit.and_then(|(seconds, from)| match from {
             From::Execution => {
+                let executed = self.executed?;
                 let whole = Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).saturating_add(self.asleep);
-                whole.saturating_sub(now.monotonic.saturating_duration_since(executed))
+                Some(whole.saturating_sub(now.monotonic.saturating_duration_since(executed)))
             }
-            From::Start(start) => until(start.saturating_add(seconds), now.wall),
+            From::Start(start) => Some(until(start.saturating_add(seconds), now.wall)),
         });
         let deadline = self.deadline.map(|time| until(time, now.wall));
         let limit = limit.map(|left| (left, Cause::TimeLimit));
@@ -145,6 +166,28 @@ mod tests {
     fn nothing_expires_before_execution() {
         let limits = Limits::new(Some(1), Some(1), Some(1));
         assert_eq!(limits.next(at(Instant::now(), 1000)), None);
+    }
+
+    #[test]
+    fn a_changed_end_holds_before_execution_too() {
+        let mut limits = Limits::new(Some(60), None, Some(900));
+        limits.change(None, Some(Some(950)));
+        assert_eq!(limits.next(at(Instant::now(), 1000)), Some((Duration::ZERO, Cause::Deadline)));
+        limits.change(Some(Some(200)), Some(None));
+        assert_eq!(limits.next(at(Instant::now(), 1000)), Some((Duration::from_secs(100), Cause::TimeLimit)));
+    }
+
+    #[test]
+    fn the_check_comes_in_time_for_a_signal() {
+        let begun = Instant::now();
+        let advance = |number, seconds| Advance { number, before: Duration::from_secs(seconds) };
+        let mut limits = Limits::new(Some(30), None, None).with_advances([advance(10, 20), advance(12, 90)]);
+        limits.execute(at(begun, 1000));
+        assert_eq!(limits.check(at(begun, 1000)), Check::Again(Duration::from_secs(10)));
+        assert_eq!(limits.advances_due(at(begun, 1000)), [12]);
+        let later = at(begun + Duration::from_secs(10), 1010);
+        assert_eq!(limits.check(later), Check::Again(Duration::from_secs(20)));
+        assert_eq!((limits.advances_due(later), limits.advances_due(later)), (vec![10], vec![]));
     }
 
     #[test]

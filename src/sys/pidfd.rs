@@ -96,12 +96,20 @@ impl Process {
     /// # Errors
     /// The errno of pidfd_send_signal(2).
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.signal_number(signal as libc::c_int)
+    }
+
+    /// As [`Process::signal`], by the kernel's number: the real-time signals have no name.
+    ///
+    /// # Errors
+    /// As [`Process::signal`].
+    pub fn signal_number(&self, number: i32) -> io::Result<()> {
         // SAFETY: plain system call on a descriptor we own; no siginfo is passed.
         let rc = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
                 self.fd.as_raw_fd(),
-                signal as libc::c_int,
+                number,
                 std::ptr::null::<libc::siginfo_t>(),
                 0,
             )

@@ -32,6 +32,7 @@ mod proofs;
 mod refusals;
 mod requeue;
 mod run;
+mod scenarios;
 mod staging;
 mod swap;
 mod userns;
