@@ -41,8 +41,15 @@ impl Bare {
         let work = container_spec(init)?;
         let image = client.image(&work.image.reference).await?.ok_or("the image is gone")?;
         client.list(&labels::container_selector(id, self.job.uid)).await?;
-        let given =
-            Given { user: &self.user, ranges: self.config.ranges(), image: &image.id, mounts, capabilities: &[] };
+        let effects = crane_supervisor::step::effects::Effects::default();
+        let given = Given {
+            user: &self.user,
+            ranges: self.config.ranges(),
+            image: &image.id,
+            mounts,
+            capabilities: &[],
+            effects: &effects,
+        };
         let config = container::config(id, &work, &given, 0);
         let container = client.create(&self.pod, config, &self.config).await?;
         client.start(&container).await?;

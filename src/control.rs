@@ -11,7 +11,8 @@ use crate::ids::StepId;
 use crate::spec::Secret;
 use crate::step::event::Event;
 use crate::step::state::Status;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// What a call asks of the driver.
@@ -35,8 +36,7 @@ pub struct Snapshot {
     pub id: StepId,
     /// Whether it is a pod step.
     pub is_pod: bool,
-    /// The step's environment.
-    pub env: BTreeMap<String, Secret>,
+    env: Mutex<BTreeMap<String, Secret>>,
     /// Below the cgroup mount: where a user's ssh sessions belong; pod steps only.
     pub user_cgroup: Option<String>,
     status: AtomicU8,
@@ -45,9 +45,22 @@ pub struct Snapshot {
 impl Snapshot {
     /// A snapshot with the status a step begins in.
     pub fn new(id: StepId, is_pod: bool, env: BTreeMap<String, Secret>, user_cgroup: Option<String>) -> Self {
-        let snapshot = Self { id, is_pod, env, user_cgroup, status: AtomicU8::new(0) };
+        let snapshot = Self { id, is_pod, env: Mutex::new(env), user_cgroup, status: AtomicU8::new(0) };
         snapshot.set(if is_pod { Status::Configuring } else { Status::Starting });
         snapshot
+    }
+
+    /// Changes the step's environment; the driver alone calls this.
+    pub fn change_env(&self, change: impl FnOnce(&mut BTreeMap<String, Secret>)) {
+        if let Ok(mut env) = self.env.lock() {
+            change(&mut env);
+        }
+    }
+
+    /// The step's environment, in the open.
+    pub fn env(&self) -> HashMap<String, String> {
+        let reveal = |(key, value): (&String, &Secret)| (key.clone(), value.reveal().to_owned());
+        self.env.lock().map(|env| env.iter().map(reveal).collect()).unwrap_or_default()
     }
 
     /// Publishes a status; the driver alone calls this.

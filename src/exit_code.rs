@@ -15,6 +15,8 @@ pub const SPAWN_FAILED: u32 = 324;
 pub const TIME_LIMIT: u32 = 325;
 /// The end could not be learnt.
 pub const RPC_ERROR: u32 = 328;
+/// A prolog failed.
+pub const PROLOG_FAILED: u32 = 329;
 /// The absolute deadline ended it.
 pub const DEADLINE: u32 = 330;
 

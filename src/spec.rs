@@ -8,6 +8,7 @@
 mod check;
 mod container;
 mod environment;
+mod hooks;
 mod image;
 mod mount;
 mod pod;
@@ -15,6 +16,8 @@ mod secret;
 mod subid;
 
 pub use container::{ContainerSpec, Resources};
+pub use environment::{check_variable, is_craned as is_craned_variable};
+pub use hooks::Hooks;
 pub use image::{ImageSource, PullPolicy};
 pub use mount::{BindfsSpec, MountSpec};
 pub use pod::{Dns, IpcMode, Namespaces, NetworkMode, PidMode, PodSpec, Port};
@@ -128,6 +131,8 @@ pub struct StepSpec {
     pub limits: Limits,
     /// This supervisor's cgroup, for helpers; empty where craned made none.
     pub cgroup: String,
+    /// Programs before and after it.
+    pub hooks: Hooks,
     /// What to do, or why it cannot be done.
     pub work: Result<Work, Rejection>,
 }
@@ -197,6 +202,7 @@ pub fn read(init: InitSupervisorRequest, kind: Kind) -> Result<StepSpec, Refusal
         env: environment::of_step(&init, step),
         limits: limits(step).with_advances(advances(step, kind)),
         cgroup: init.supv_cgroup_path.clone(),
+        hooks: hooks::read(&init, step, kind),
         work: work(&init, step, id, kind),
     })
 }

@@ -15,7 +15,9 @@
 pub mod action;
 pub mod advance;
 pub mod driver;
+pub mod effects;
 pub mod event;
+pub mod hooks;
 pub mod machine;
 pub mod owed;
 pub mod parts;

@@ -7,6 +7,7 @@ pub mod as_user;
 pub mod async_fd;
 pub mod cgroup;
 pub mod crash;
+pub mod errand;
 pub mod exit_events;
 pub mod fd_passing;
 pub mod fds;

@@ -20,8 +20,10 @@ use crate::ids::StepId;
 use crate::layout::{self, LogDir, TempDir};
 use crate::spec::{Kind, StepSpec};
 use crate::step::driver::Driver;
+use crate::step::hooks::Hooks;
 use crate::step::parts::Parts;
 use crate::step::patience::UNSETTLED_REAPER;
+use crate::sys::errand::{self, Errand};
 use crate::sys::exit_events::ExitEvents;
 use crate::sys::files::FilesError;
 use crate::sys::guardian::Guardian;
@@ -71,7 +73,14 @@ struct Taken {
     claim: Claim,
     listener: UnixListener,
     look_up: LookUp,
+    early: Early,
+}
+
+/// What is had while one thread is all there is, or before privileges go.
+struct Early {
     guardian: Option<Guardian>,
+    /// For hooks; none without any.
+    errand: Option<io::Result<Errand>>,
     exits: Option<ExitEvents>,
 }
 
@@ -94,11 +103,11 @@ pub fn run(input: Option<i32>, output: Option<i32>) -> ExitCode {
             return refuse(&error, Some(answer));
         }
     };
-    let Settled { telemetry, guardian, exits } = match settle(&spec, &answer) {
+    let (telemetry, early) = match settle(&spec, &answer) {
         Ok(settled) => settled,
         Err(error) => return refuse(&error, Some(answer)),
     };
-    match take(spec, guardian, exits) {
+    match take(spec, early) {
         Ok((taken, runtime)) => supervise(taken, runtime, telemetry, answer),
         Err(error) => {
             tracing::error!(%error, "step refused");
@@ -124,17 +133,12 @@ fn note_refusal(error: &HandshakeError, log: Option<(LogDir, StepId)>) {
     }
 }
 
-/// What a process has once it is a supervisor's.
-struct Settled {
-    telemetry: Telemetry,
-    guardian: Option<Guardian>,
-    exits: Option<ExitEvents>,
-}
-
 /// From here on the process is a supervisor's.
-fn settle(spec: &StepSpec, answer: &Answer) -> Result<Settled, SuperviseError> {
+fn settle(spec: &StepSpec, answer: &Answer) -> Result<(Telemetry, Early), SuperviseError> {
     fds::close_others(&mut [answer.number()]).map_err(SuperviseError::Descriptors)?;
     memory::limit_arenas();
+    // With everything that we give up below.
+    let errand = spec.hooks.any().then(errand::start);
     signals::drop_foreign().map_err(SuperviseError::Signals)?;
     // Needs a privilege that is given up next.
     let exits = listen_for_ends(spec);
@@ -153,7 +157,7 @@ fn settle(spec: &StepSpec, answer: &Answer) -> Result<Settled, SuperviseError> {
         tracing::warn!(%error, "this kernel (before 6.15) will not tell how the container ends; only the runtime can");
         None
     });
-    Ok(Settled { telemetry, guardian: guardian.ok(), exits })
+    Ok((telemetry, Early { guardian: guardian.ok(), exits, errand }))
 }
 
 /// The second witness of an end, where pidfds are none.
@@ -164,11 +168,7 @@ fn listen_for_ends(spec: &StepSpec) -> io::Result<Option<ExitEvents>> {
     }
 }
 
-fn take(
-    spec: StepSpec,
-    guardian: Option<Guardian>,
-    exits: Option<ExitEvents>,
-) -> Result<(Taken, Runtime), SuperviseError> {
+fn take(spec: StepSpec, early: Early) -> Result<(Taken, Runtime), SuperviseError> {
     // A name service takes its time: it may, while we get ready and craned comes to ExecuteStep.
     let look_up = LookUp::begin(spec.uid, &spec.gids, spec.subids());
     let log = spec.log_dir.supervisor_log(spec.id);
@@ -183,7 +183,7 @@ fn take(
     };
     failpoint::pass(|| "listening".into());
     let runtime = event_loop().map_err(SuperviseError::Runtime)?;
-    Ok((Taken { spec, claim, listener, look_up, guardian, exits }, runtime))
+    Ok((Taken { spec, claim, listener, look_up, early }, runtime))
 }
 
 fn open_log(spec: &StepSpec) -> Result<Telemetry, SuperviseError> {
@@ -272,19 +272,20 @@ fn supervise(taken: Taken, runtime: Runtime, telemetry: Telemetry, answer: Answe
 }
 
 /// After Ready and beside everything else: the kernel takes a grace period of 10 to 20 ms for a move.
-fn leave_service(guardian: Option<i32>) {
+fn leave_service(others: &[i32]) {
     if let Err(problem) = cgroup::leave_service() {
         tracing::warn!(%problem, "a restart of craned may end this step");
     }
-    if let Some(Err(problem)) = guardian.map(cgroup::take_from_service) {
+    for problem in others.iter().filter_map(|pid| cgroup::take_from_service(*pid).err()) {
         tracing::warn!(%problem, "a restart of craned may end this step's guardian");
     }
 }
 
 async fn drive(taken: Taken) -> ExitCode {
-    let Taken { spec, claim, listener, look_up, guardian, exits } = taken;
-    let guardian_pid = guardian.as_ref().map(Guardian::pid);
-    drop(tokio::task::spawn_blocking(move || leave_service(guardian_pid)));
+    let Taken { spec, claim, listener, look_up, early: Early { guardian, exits, errand } } = taken;
+    let hooks_pid = errand.as_ref().and_then(|errand| errand.as_ref().ok()).map(|errand| errand.pid);
+    let others: Vec<i32> = guardian.as_ref().map(Guardian::pid).into_iter().chain(hooks_pid).collect();
+    drop(tokio::task::spawn_blocking(move || leave_service(&others)));
     let (id, is_pod) = (spec.id, spec.kind == Kind::Pod);
     if is_pod {
         // Beside the step's own work, which must not wait for it.
@@ -305,7 +306,8 @@ async fn drive(taken: Taken) -> ExitCode {
         limits.away = look;
     }
     let client = Client::new(&spec.runtime, &spec.images, limits);
-    let (driver, first) = Driver::new(Parts { spec, client, claim, snapshot, requests, look_up, exits });
+    let hooks = Hooks::new(errand);
+    let (driver, first) = Driver::new(Parts { spec, client, claim, snapshot, requests, hooks, look_up, exits });
     let claim = driver.run(first).await;
     failpoint::pass(|| "step over".into());
     // The socket before the lock: a successor may claim the step right after.

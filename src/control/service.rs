@@ -175,8 +175,7 @@ impl Supervisor for Calls {
     }
 
     async fn query_env_map(&self, _: tonic::Request<QueryStepEnvRequest>) -> Answer<QueryStepEnvReply> {
-        let env = self.snapshot.env.iter().map(|(key, value)| (key.clone(), value.reveal().to_owned())).collect();
-        Ok(Response::new(QueryStepEnvReply { ok: true, env }))
+        Ok(Response::new(QueryStepEnvReply { ok: true, env: self.snapshot.env() }))
     }
 
     async fn check_status(&self, _: tonic::Request<CheckStatusRequest>) -> Answer<CheckStatusReply> {

@@ -11,6 +11,7 @@ use crate::ids::StepId;
 use crate::layout;
 use crate::mounts::plan;
 use crate::spec::{ContainerSpec, Resources, Secret};
+use crate::step::effects::Effects;
 use std::path::PathBuf;
 
 /// One CFS period in microseconds, the kernel's default.
@@ -58,6 +59,8 @@ pub struct Given<'a> {
     pub image: &'a str,
     /// Parents first.
     pub mounts: Vec<HostMount>,
+    /// What the prologs asked for.
+    pub effects: &'a Effects,
     /// Kept without a user namespace, at the administrator's word.
     pub capabilities: &'a [String],
 }
@@ -71,7 +74,7 @@ pub fn config(id: StepId, spec: &ContainerSpec, given: &Given<'_>, attempt: u32)
         command: spec.command.clone(),
         args: spec.args.clone(),
         working_dir: spec.workdir.clone(),
-        envs: environment(spec, user),
+        envs: environment(spec, user, given.effects),
         mounts: given.mounts.iter().map(mount).collect(),
         labels: spec.labels.clone(),
         annotations: annotations(spec),
@@ -97,12 +100,13 @@ fn mount(mount: &HostMount) -> Mount {
     }
 }
 
-fn environment(spec: &ContainerSpec, user: &User) -> Vec<KeyValue> {
+fn environment(spec: &ContainerSpec, user: &User, effects: &Effects) -> Vec<KeyValue> {
+    let mut env = spec.env.clone();
+    effects.apply(&mut env);
     let from_passwd = [("HOME", &user.home), ("SHELL", &user.shell)];
-    let missing = from_passwd.into_iter().filter(|(key, _)| spec.wants_user_env && !spec.env.contains_key(*key));
+    let missing = from_passwd.into_iter().filter(|(key, _)| spec.wants_user_env && !env.contains_key(*key));
     let missing = missing.map(|(key, value)| KeyValue { key: key.to_owned(), value: value.clone() });
-    let given = spec
-        .env
+    let given = env
         .iter()
         .map(|(key, value): (&String, &Secret)| KeyValue { key: key.clone(), value: value.reveal().to_owned() });
     given.chain(missing).collect()

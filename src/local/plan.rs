@@ -176,6 +176,7 @@ pub fn container_step(request: &Request, place: &Place, isolation: Isolation) ->
 fn common(request: &Request, place: &Place, step_id: u32) -> InitSupervisorRequest {
     let node = &request.node;
     InitSupervisorRequest {
+        job_lifecycle_hook_config: None,
         job_id: place.job(),
         step_id,
         debug_level: node.debug_level.clone(),

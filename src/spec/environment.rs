@@ -41,7 +41,8 @@ pub(super) fn of_container(
     Ok(env)
 }
 
-fn is_craned(key: &str) -> bool {
+/// Whether a variable is of those that craned sets.
+pub fn is_craned(key: &str) -> bool {
     key.starts_with("CRANE_") || key.starts_with("SLURM_")
 }
 
@@ -70,6 +71,14 @@ fn slurm(step: &StepToD) -> Vec<(String, Secret)> {
 
 /// What execve(2) could not pass on is said here, by name only.
 fn check(key: &str, value: &str) -> Result<(), Rejection> {
+    check_variable(key, value).map_err(|problem| Rejection::new("env", problem))
+}
+
+/// Whether execve(2) can pass a variable on; else its name and what is wrong.
+///
+/// # Errors
+/// The text, without the value.
+pub fn check_variable(key: &str, value: &str) -> Result<(), String> {
     let problem = match () {
         () if key.is_empty() => "a name is empty",
         () if key.contains(['=', '\0']) => "the name holds '=' or NUL",
@@ -78,7 +87,7 @@ fn check(key: &str, value: &str) -> Result<(), Rejection> {
         () => return Ok(()),
     };
     let shown: String = key.escape_debug().take(64).collect();
-    Err(Rejection::new("env", format!("{shown}: {problem}")))
+    Err(format!("{shown}: {problem}"))
 }
 
 #[cfg(test)]

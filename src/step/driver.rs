@@ -21,6 +21,7 @@ use crate::report::craned::Sender;
 use crate::spec::{ContainerSpec, Kind, StepSpec, Work};
 use crate::step::action::{Acquisition, Action, Report};
 use crate::step::event::{Event, Failure};
+use crate::step::hooks::Hooks;
 use crate::step::machine::{Machine, Role};
 use crate::step::owed;
 use crate::step::parts::Parts;
@@ -54,6 +55,7 @@ pub struct Driver {
     underway: Underway,
     reports: VecDeque<Report>,
     copier: Option<Copier>,
+    hooks: Rc<Hooks>,
     /// Begun before it is needed: a name service takes its time.
     look_up: Option<LookUp>,
     /// Where pidfds cannot tell how a process ended.
@@ -73,9 +75,9 @@ pub struct Driver {
 impl Driver {
     /// A step about to begin.
     pub fn new(parts: Parts) -> (Self, Vec<Action>) {
-        let Parts { spec, client, claim, snapshot, requests, look_up, exits } = parts;
+        let Parts { spec, client, claim, snapshot, requests, look_up, hooks, exits } = parts;
         let role = if spec.kind == Kind::Pod { Role::Pod } else { Role::Container };
-        let (machine, first) = Machine::new(role, Patience::default());
+        let (machine, first) = Machine::new(role, Patience::with_epilogs(&spec.hooks));
         let sender = Sender { socket: spec.craned_socket.clone(), id: spec.id, node: spec.node.clone() };
         let driver = Self {
             limits: spec.limits.clone(),
@@ -90,6 +92,7 @@ impl Driver {
             underway: Underway::default(),
             reports: VecDeque::new(),
             copier: None,
+            hooks: Rc::new(hooks),
             look_up: Some(look_up),
             exits: exits.map(Rc::new),
             acquiring: false,
@@ -217,6 +220,7 @@ impl Driver {
     fn learn(&mut self, learnt: Learnt) {
         let created = matches!(learnt, Learnt::Created(_));
         self.found.add(learnt);
+        self.snapshot.change_env(|env| self.found.effects.apply(env));
         if created {
             self.start_copy();
         }
@@ -245,6 +249,7 @@ impl Driver {
             client: self.client.clone(),
             spec: Rc::clone(&self.spec),
             found: self.found.clone(),
+            hooks: Rc::clone(&self.hooks),
             look_up: self.look_up.take(),
             exits: self.exits.clone(),
         };

@@ -5,6 +5,7 @@ use crate::control::{Request, Snapshot};
 use crate::cri::client::Client;
 use crate::identity::look_up::LookUp;
 use crate::spec::StepSpec;
+use crate::step::hooks::Hooks;
 use crate::sys::exit_events::ExitEvents;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -21,6 +22,8 @@ pub struct Parts {
     pub snapshot: Arc<Snapshot>,
     /// What they ask for.
     pub requests: mpsc::Receiver<Request>,
+    /// The programs around it.
+    pub hooks: Hooks,
     /// The user's look-up, begun before it is needed.
     pub look_up: LookUp,
     /// The kernel's report of ends, where its pidfds cannot tell them.

@@ -1,5 +1,6 @@
 //! How long a step waits for each thing, in one place.
 
+use crate::spec::Hooks;
 use std::time::Duration;
 
 /// How long the user's copy may take to catch up after the end.
@@ -32,6 +33,15 @@ pub struct Patience {
     pub cleanup: Duration,
     /// From the job's end to our report: craned kills at 2 s.
     pub job_end: Duration,
+}
+
+impl Patience {
+    /// Epilogs have their own limit, and the clean-up waits for them.
+    pub fn with_epilogs(hooks: &Hooks) -> Self {
+        let usual = Self::default();
+        let more = if hooks.epilogs.is_empty() { Duration::ZERO } else { hooks.epilog_limit };
+        Self { cleanup: usual.cleanup.saturating_add(more), ..usual }
+    }
 }
 
 impl Default for Patience {

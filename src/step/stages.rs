@@ -23,7 +23,9 @@ use crate::identity::look_up::{LookUp, UserError};
 use crate::identity::user::{Identity, User};
 use crate::mounts::stage::Staged;
 use crate::spec::{ImageSource, PullPolicy, StepSpec, Work};
+use crate::step::effects::Effects;
 use crate::step::event::Failure;
+use crate::step::hooks::Hooks;
 use crate::step::pod_record::Pod;
 use crate::step::stages::ahead::Ahead;
 use crate::step::stages::container::Making;
@@ -41,10 +43,12 @@ pub enum Learnt {
     User(Identity),
     /// The pod, and what was seen for later stages meanwhile.
     Pod(Box<Pod>, Ahead),
+    /// The job's pod, brought up by us, and what the prologs asked for.
+    PodUp(Box<Pod>, Effects),
     /// The container's mounts are staged.
     Mounted(Staged),
-    /// The runtime's id of the image.
-    Image(String),
+    /// The runtime's id of the image, and what the prologs asked for.
+    Image(String, Effects),
     /// The runtime's id of the container.
     Created(String),
     /// The container was started.
@@ -68,6 +72,8 @@ pub struct Found {
     pub mounts: Option<Rc<Staged>>,
     /// By [`Stage::Image`].
     pub image: Option<String>,
+    /// By the prologs: of a pod step with [`Stage::Pod`], else with [`Stage::Image`].
+    pub effects: Rc<Effects>,
     /// By [`Stage::Create`].
     pub container: Option<String>,
     /// By [`Stage::Start`].
@@ -94,7 +100,14 @@ impl Found {
                 self.pod = Some(Rc::from(pod));
                 self.ahead = ahead;
             }
-            Learnt::Image(image) => self.image = Some(image),
+            Learnt::PodUp(pod, effects) => {
+                self.pod = Some(Rc::from(pod));
+                self.effects = Rc::new(effects);
+            }
+            Learnt::Image(image, effects) => {
+                self.image = Some(image);
+                self.effects = Rc::new(effects);
+            }
             Learnt::Created(container) => self.container = Some(container),
             Learnt::Started(held) => {
                 // Another than was created, where that one could not start.
@@ -114,6 +127,8 @@ pub struct Context {
     pub spec: Rc<StepSpec>,
     /// What the stages before found.
     pub found: Found,
+    /// The programs around the step.
+    pub hooks: Rc<Hooks>,
     /// The user's look-up, for the first stage: begun before it was needed.
     pub look_up: Option<LookUp>,
     /// The kernel's report of ends, where its pidfds cannot tell them.
@@ -125,14 +140,17 @@ pub struct Context {
 /// # Errors
 /// The [`Failure`] craned is told.
 pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> {
-    let Context { client, spec, found, look_up, exits } = context;
+    let Context { client, spec, found, hooks, look_up, exits } = context;
     let (client, spec) = (&client, &*spec);
     let work = spec.work.as_ref().map_err(|rejection| Failure::from(rejection.clone()))?;
     if stage == Stage::User {
         return user(look_up.unwrap_or_else(|| LookUp::begin(spec.uid, &spec.gids, spec.subids()))).await;
     }
     let work = match work {
-        Work::Pod(pod) => return pod::run(client, spec, pod, found.ranges).await,
+        Work::Pod(pod) => {
+            let pod = pod::run(client, spec, pod, found.ranges).await?;
+            return Ok(Learnt::PodUp(Box::new(pod), hooks.prologs(spec, None).await?));
+        }
         Work::Container(work) => work,
     };
     match (stage, found) {
@@ -143,8 +161,13 @@ pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> 
         (Stage::Mounts, Found { user: Some(user), pod: Some(pod), .. }) => {
             mounts::make(client, spec, work, &user, &pod.config).await
         }
-        (Stage::Image, Found { ahead: Ahead { image: Some(image), .. }, .. }) => Ok(Learnt::Image(image)),
-        (Stage::Image, Found { pod: Some(pod), .. }) => image(client, &work.image, &pod.config).await,
+        (Stage::Image, Found { pod: Some(pod), user: Some(user), ahead, .. }) => {
+            let image = match ahead.image {
+                Some(image) => image,
+                None => image(client, &work.image, &pod.config).await?,
+            };
+            Ok(Learnt::Image(image, hooks.prologs(spec, Some(&user)).await?))
+        }
         (
             Stage::Create | Stage::Start,
             Found {
@@ -155,11 +178,13 @@ pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> 
                 container,
                 capabilities,
                 ahead,
+                effects,
                 ..
             },
         ) => {
             let (ranges, mounts) = (pod.config.ranges(), mounts.mounts.clone());
-            let given = Given { user: &user, ranges, image: &image, mounts, capabilities: &capabilities };
+            let given =
+                Given { user: &user, ranges, image: &image, mounts, capabilities: &capabilities, effects: &effects };
             let making = Making { client, spec, work, pod: &pod, given, none_left: ahead.no_container, exits };
             match container {
                 None => container::create(&making).await.map(Learnt::Created),
@@ -197,7 +222,7 @@ async fn user(begun: LookUp) -> Result<Learnt, Failure> {
 }
 
 /// Has the image, pulling it where the policy says so.
-async fn image(client: &Client, image: &ImageSource, pod: &sandbox::Config) -> Result<Learnt, Failure> {
+async fn image(client: &Client, image: &ImageSource, pod: &sandbox::Config) -> Result<String, Failure> {
     let present = client.when_there(|| client.image(&image.reference)).await.map_err(prepared)?;
     let pull = match image.policy {
         PullPolicy::Always => true,
@@ -207,12 +232,12 @@ async fn image(client: &Client, image: &ImageSource, pod: &sandbox::Config) -> R
     if !pull {
         let missing =
             || prepared(format!("image {} is not on this node, and the pull policy is Never", image.reference));
-        return present.map(|image| Learnt::Image(image.id)).ok_or_else(missing);
+        return present.map(|image| image.id).ok_or_else(missing);
     }
     tracing::info!(image = image.reference, "pulling");
     let limit = image.pull_limit.or(client.limits.pull);
     let pulled = client.pull(&image.reference, image.credentials.as_ref(), pod, limit).await;
-    pulled.map(Learnt::Image).map_err(prepared)
+    pulled.map_err(prepared)
 }
 
 fn report_left(errors: Vec<perform::UndoError>) {

@@ -22,6 +22,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("step::machine", 1),
     ("step::timers", 1),
     ("step::advance", 1),
+    ("step::effects", 1),
     ("step::patience", 1),
     ("identity::idmap", 1),
     ("identity::subid::compute", 1),

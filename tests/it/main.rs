@@ -23,6 +23,7 @@ mod faults;
 mod guardian;
 mod hand_over;
 mod handshake;
+mod hooks;
 mod layering;
 mod mounts;
 mod numbers;

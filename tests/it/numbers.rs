@@ -8,7 +8,7 @@ type Numbers = BTreeMap<(String, String), u32>;
 /// Package `crane.grpc`: message or enum (nested ones dotted), then each name and its number.
 const CRANE: &str = "\
 StepToD: job_id=1 step_id=2 res=3 type=4 step_type=5 uid=6 gid=7 task_res_map=8 pod_meta=11 container_meta=12
-    start_time=14 time_limit=16 env=17 cwd=18 name=19 get_user_env=25 signals=32 deadline_time=33
+    start_time=14 time_limit=16 env=17 cwd=18 name=19 get_user_env=25 task_prolog=30 task_epilog=31 signals=32 deadline_time=33
     task_node_list=34
 ResourceInNodeV3: cpu_ids=1 cpu_count=2 memory_bytes=3 memory_sw_bytes=4
 PodJobAdditionalMeta.NamespaceOption: network=1 pid=2 ipc=3 target_id=4
@@ -42,9 +42,11 @@ InitSupervisorRequest.ContainerConfig.SubIdConfig: managed=1 uid_mappings=2 gid_
 InitSupervisorRequest.ContainerConfig.DnsConfig: cluster_domain=1 servers=2 searches=3 options=4
 InitSupervisorRequest.ContainerConfig: temp_dir=1 runtime_endpoint=2 image_endpoint=3 bindfs=4 subid=5
     dns_config=6 image_pull_timeout=7 cri_call_timeout=8
+InitSupervisorRequest.JobLifecycleHookConfig: task_prologs=1 task_epilogs=2 prologs=3 epilogs=4
+    prolog_timeout=5 epilog_timeout=6 prolog_epilog_timeout=7 max_output_size=8
 InitSupervisorRequest: job_id=1 step_id=2 debug_level=3 craned_id=4 craned_unix_socket_path=5 crane_base_dir=6
     job_name=8 container_config=15 step_spec=21 env=22 log_dir=23 supv_cgroup_path=24 max_log_file_size=26
-    max_log_file_num=27 enable_slurm_compatible_env=31
+    max_log_file_num=27 job_lifecycle_hook_config=30 enable_slurm_compatible_env=31
 SupervisorReady: ok=1
 StepExecutionReply: code=1
 QueryStepEnvReply: ok=1 env=2

@@ -10,6 +10,7 @@ use crate::support::supervisor::Supervisor;
 use crate::support::{LONG, wait};
 use crane_supervisor::wire::crane::signal::SignalFlag;
 use crane_supervisor::wire::crane::supervisor::InitSupervisorRequest;
+use crane_supervisor::wire::crane::supervisor::init_supervisor_request::JobLifecycleHookConfig;
 use crane_supervisor::wire::crane::{JobStatus, ResourceInNodeV3, Signal, StepStatusChangeRequest, TerminateSource};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -26,11 +27,28 @@ struct Scenario {
     /// Executable files to make below `{root}`, by name.
     #[serde(default)]
     files: BTreeMap<String, String>,
+    /// `job_lifecycle_hook_config`, of both steps.
+    #[serde(default)]
+    hooks: Hooks,
     #[serde(default)]
     step: Step,
     #[serde(default)]
     calls: Vec<Call>,
     expect: Expect,
+}
+
+/// Paths as craned sends them.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Hooks {
+    prologs: Vec<String>,
+    epilogs: Vec<String>,
+    task_prologs: Vec<String>,
+    task_epilogs: Vec<String>,
+    prolog_timeout: u32,
+    epilog_timeout: u32,
+    both_timeout: u32,
+    max_output: u64,
 }
 
 /// Changes of the container step's message.
@@ -60,6 +78,8 @@ struct Step {
     pull_policy: Option<String>,
     image: Option<String>,
     cdi: Vec<String>,
+    task_prolog: Option<String>,
+    task_epilog: Option<String>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -78,6 +98,8 @@ enum Call {
     Execute,
     /// Until the container's output holds this.
     Output(String),
+    /// Until a file below `{root}` is there.
+    File(String),
     Terminate(String),
     /// Seconds from the step's start.
     Limit(i64),
@@ -158,6 +180,9 @@ impl Play<'_> {
 
     fn change(&self, init: &mut InitSupervisorRequest) {
         let step = &self.scenario.step;
+        init.job_lifecycle_hook_config = Some(self.hooks());
+        init.spec().task_prolog = self.text(step.task_prolog.as_deref().unwrap_or_default());
+        init.spec().task_epilog = self.text(step.task_epilog.as_deref().unwrap_or_default());
         if let Some(limit) = step.time_limit {
             init.time_limit(limit);
         }
@@ -195,13 +220,28 @@ impl Play<'_> {
         init.spec().task_res_map = [(0, share)].into();
     }
 
+    fn hooks(&self) -> JobLifecycleHookConfig {
+        let hooks = &self.scenario.hooks;
+        let texts = |paths: &[String]| paths.iter().map(|path| self.text(path)).collect();
+        JobLifecycleHookConfig {
+            prologs: texts(&hooks.prologs),
+            epilogs: texts(&hooks.epilogs),
+            task_prologs: texts(&hooks.task_prologs),
+            task_epilogs: texts(&hooks.task_epilogs),
+            prolog_timeout: hooks.prolog_timeout,
+            epilog_timeout: hooks.epilog_timeout,
+            prolog_epilog_timeout: hooks.both_timeout,
+            max_output_size: hooks.max_output,
+        }
+    }
+
     fn run(&self) {
         for (name, content) in &self.scenario.files {
             let path = self.job.places().root.join(name);
             std::fs::write(&path, self.text(content)).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let pod = self.job.pod();
+        let pod = self.job.pod_with(|init| init.job_lifecycle_hook_config = Some(self.hooks()));
         let step = &self.scenario.step;
         let script = step.script.as_ref().map(|script| self.text(script));
         let mut command: Vec<&str> = match &script {
@@ -231,6 +271,9 @@ impl Play<'_> {
             Call::Output(text) => wait::holds(&format!("{text} is printed"), LONG, || {
                 String::from_utf8_lossy(&self.job.runtime_log(self.number())).contains(text.as_str())
             }),
+            Call::File(name) => {
+                wait::holds(&format!("{name} is there"), LONG, || self.job.places().root.join(name).exists());
+            }
             Call::Terminate(source) => {
                 let source = TerminateSource::from_str_name(&format!("TERMINATE_SOURCE_{source}"));
                 process.terminate(source.expect("a source of craned's"));

@@ -7,6 +7,7 @@ use crate::outcome::Outcome;
 use crate::report::outbox;
 use crate::step::action::Report;
 use crate::step::event::Event;
+use crate::step::hooks;
 use crate::step::patience::{KEEP_LIMIT, SERVED_UNDO, UNSETTLED, UNSETTLED_REAPER};
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,8 +41,10 @@ impl Driver {
         let mounts = self.found.mounts.take();
         let left = Rc::clone(&self.left);
         let patience = if self.found.held.is_some() { SERVED_UNDO } else { Duration::ZERO };
+        // Beside the undoing: at the job's end there is hardly time for one after the other.
+        let epilogs = hooks::at_end(&self.hooks, &self.spec, &self.found);
         self.underway.undo.set(async move {
-            {
+            let undone = async move {
                 let undone = perform::until_undone(&client, &entries, unsettled, &left);
                 tokio::pin!(undone);
                 if timeout(patience, &mut undone).await.is_err() {
@@ -50,10 +53,11 @@ impl Driver {
                     }
                     undone.await;
                 }
-            }
-            if let Some(mounts) = mounts {
-                mounts.kill();
-            }
+                if let Some(mounts) = mounts {
+                    mounts.kill();
+                }
+            };
+            tokio::join!(epilogs, undone);
             finish_copy(copier, Duration::from_secs(1)).await;
             Event::CleanedUp
         });

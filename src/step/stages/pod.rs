@@ -1,7 +1,6 @@
 //! The pod: brought up by a pod step, found by a container step.
 
-use super::ahead::Ahead;
-use super::{ATTEMPTS, Learnt, prepared, report_left, userns};
+use super::{ATTEMPTS, prepared, report_left, userns};
 use crate::cleanup::perform;
 use crate::cri::client::{Client, Detail};
 use crate::cri::error::{Class, CriError};
@@ -18,7 +17,7 @@ pub(super) async fn run(
     spec: &StepSpec,
     pod: &PodSpec,
     ranges: Option<Ranges>,
-) -> Result<Learnt, Failure> {
+) -> Result<Pod, Failure> {
     let ranges = userns::wanted(pod, ranges)?;
     let version = client.when_there(|| client.version()).await.map_err(prepared)?;
     tracing::info!(runtime = %version.runtime_name, version = version.runtime_version, "runtime");
@@ -33,7 +32,7 @@ pub(super) async fn run(
     }
     let pod = Pod { id, config, runtime: version.runtime_name };
     pod_record::write(&spec.temp_dir.job(spec.id.job), &pod).map_err(prepared)?;
-    Ok(Learnt::Pod(Box::new(pod), Ahead::default()))
+    Ok(pod)
 }
 
 async fn create(
