@@ -2,7 +2,8 @@
 # Small OCI images made on the spot from one static busybox, so that tests and
 # demo need no registry. Sourced by scripts/testbed.
 
-# build_images DIR BUSYBOX: DIR/shell.tar (two names) and DIR/pause.tar.
+# build_images DIR BUSYBOX: DIR/shell.tar (two names), DIR/entry.tar, the same with an
+# entrypoint and a working directory, and DIR/pause.tar.
 build_images() {
     local dir=$1 busybox=$2
     mkdir -p "$dir"
@@ -10,10 +11,12 @@ build_images() {
     compile as-root "$dir/shell/usr/bin/as-root"
     chmod 4755 "$dir/shell/usr/bin/as-root"
     compile files "$dir/shell/usr/bin/files"
-    image_archive "$dir/shell" '["/bin/sh"]' docker.io/library/alpine:latest localhost/bb:1
+    cp -a "$dir/shell" "$dir/entry"
+    image_archive "$dir/shell" '"Cmd":["/bin/sh"]' docker.io/library/alpine:latest localhost/bb:1
+    image_archive "$dir/entry" '"Entrypoint":["/bin/echo","entry"],"Cmd":["usual"],"WorkingDir":"/var"' localhost/entry:1
     mkdir -p "$dir/pause"
     compile pause "$dir/pause/pause"
-    image_archive "$dir/pause" '["/pause"]' localhost/pause:1
+    image_archive "$dir/pause" '"Cmd":["/pause"]' localhost/pause:1
 }
 
 # compile NAME FILE: scripts/lib/NAME.c into FILE.
@@ -34,17 +37,17 @@ busybox_tree() {
     printf '%s\n' 'ID=busybox' 'PRETTY_NAME="busybox, standing in for a distribution"' >"$tree/etc/os-release"
 }
 
-# image_archive TREE CMD-JSON NAME...: TREE.tar, an OCI layout with one image under each NAME.
+# image_archive TREE CONFIG-JSON NAME...: TREE.tar, an OCI layout with one image under each NAME.
 image_archive() {
-    local tree=$1 cmd=$2 layout=$1.oci name layer config manifest entries=
+    local tree=$1 own=$2 layout=$1.oci name layer config manifest entries=
     shift 2
     mkdir -p "$layout/blobs/sha256"
     # One owner and one time: the same tree has the same digest everywhere.
     tar -C "$tree" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf "$layout/new" .
     layer=$(add_blob "$layout")
-    printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=%s"],"Cmd":%s},"rootfs":{"type":"layers","diff_ids":["%s"]}}' \
+    printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=%s"],%s},"rootfs":{"type":"layers","diff_ids":["%s"]}}' \
         "$(dpkg --print-architecture)" /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-        "$cmd" "${layer%% *}" >"$layout/new"
+        "$own" "${layer%% *}" >"$layout/new"
     config=$(add_blob "$layout")
     printf '{"schemaVersion":2,"mediaType":"%s","config":%s,"layers":[%s]}' \
         application/vnd.oci.image.manifest.v1+json \

@@ -1,7 +1,7 @@
 //! craned's contract as a table: `tests/scenarios.yaml`. Each entry is a whole job on each
 //! real runtime: a pod, one container step, what craned calls meanwhile, and every report
 //! in order. What an entry can say is what the types below have; `{root}` in it is the
-//! job's scratch directory, `{job}` its number.
+//! job's scratch directory, `{job}` its number, `{big}` a text of nearly 128 KiB.
 
 use crate::support::init::Edit;
 use crate::support::job::Job;
@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Bytes of `{big}`: with `BIG=` and a NUL the 128 KiB that execve(2) takes.
+const BIG: usize = 131_072 - 5;
 /// Scenarios of one runtime at once: most of their time is waiting.
 const AT_ONCE: usize = 4;
 
@@ -171,7 +173,8 @@ struct Play<'a> {
 impl Play<'_> {
     fn text(&self, text: &str) -> String {
         let root = self.job.places().root.display().to_string();
-        text.replace("{root}", &root).replace("{job}", &self.job.id().to_string())
+        let big = "x".repeat(BIG);
+        text.replace("{root}", &root).replace("{job}", &self.job.id().to_string()).replace("{big}", &big)
     }
 
     fn number(&self) -> u32 {
@@ -246,6 +249,7 @@ impl Play<'_> {
         let script = step.script.as_ref().map(|script| self.text(script));
         let mut command: Vec<&str> = match &script {
             Some(script) => vec!["sh", "-c", script],
+            // An empty command is none.
             None => vec![step.command.as_deref().unwrap_or_default()],
         };
         command.extend(step.args.iter().map(String::as_str));
