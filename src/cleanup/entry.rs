@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// Version of the journal's format; readers take older ones too, and refuse newer ones.
 ///
-/// 2 added `processes`.
+/// 2 added `processes` and `job_cgroup`.
 pub const VERSION: u32 = 2;
 
 /// The first line of a journal.
@@ -40,6 +40,7 @@ impl Entry {
         match self {
             Self::Mounts { dirs, cgroup: _ } => Self::Mounts { dirs, cgroup: None },
             Self::Processes { container, cgroups: _ } => Self::Processes { container, cgroups: Vec::new() },
+            Self::JobCgroup { group: _ } => Self::JobCgroup { group: None },
             same @ (Self::Socket { .. } | Self::Pod { .. } | Self::PodRecord { .. } | Self::Container { .. }) => same,
         }
     }
@@ -58,6 +59,11 @@ pub enum Entry {
     Pod {
         /// The labels that single it out.
         labels: HashMap<String, String>,
+    },
+    /// What a runtime makes of the job's cgroup where craned has none.
+    JobCgroup {
+        /// Relative to the cgroup root.
+        group: Option<String>,
     },
     /// The pod's record, for the job's container steps.
     PodRecord {

@@ -5,6 +5,7 @@ use crate::cleanup::processes::{self, Unkillable};
 use crate::cri::client::{Client, has_exited, is_ours};
 use crate::cri::error::{Class, CriError};
 use crate::mounts::table::{self, TableError};
+use crate::sys::cgroup;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
@@ -29,6 +30,9 @@ pub enum UndoError {
     /// Processes stay.
     #[error(transparent)]
     Processes(#[from] Unkillable),
+    /// A cgroup stays.
+    #[error("cannot remove cgroup {0}")]
+    Cgroup(#[source] io::Error),
     /// A mount stays.
     #[error(transparent)]
     Mounts(TableError),
@@ -106,6 +110,10 @@ pub async fn undo_one(client: &Client, entry: &Entry) -> Vec<UndoError> {
         }
         Entry::Container { labels } => containers(client, labels).await,
         Entry::Pod { labels } => pods(client, labels).await,
+        Entry::JobCgroup { group } => {
+            let left = group.as_ref().and_then(|group| cgroup::remove_unknown_to_craned(group).err());
+            left.map(UndoError::Cgroup).into_iter().collect()
+        }
         Entry::Mounts { dirs, cgroup } => {
             table::clear(dirs, cgroup.as_deref()).await.err().map(UndoError::Mounts).into_iter().collect()
         }

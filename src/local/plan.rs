@@ -177,6 +177,7 @@ fn common(request: &Request, place: &Place, step_id: u32) -> InitSupervisorReque
     let node = &request.node;
     InitSupervisorRequest {
         job_lifecycle_hook_config: None,
+        cpuset_cg_str: String::new(),
         job_id: place.job(),
         step_id,
         debug_level: node.debug_level.clone(),

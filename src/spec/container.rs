@@ -56,6 +56,8 @@ pub struct ContainerSpec {
     pub bindfs: Option<BindfsSpec>,
     /// Limits of its own.
     pub resources: Resources,
+    /// The job's own cpuset, on v1: a container starts with all processors and is moved there.
+    pub cpuset: Option<String>,
     /// Where the user's copy of the output goes.
     pub cwd: PathBuf,
 }
@@ -97,6 +99,7 @@ pub(super) fn read(
         tty: meta.tty,
         devices: meta.cdi_devices.clone(),
         resources: resources(step),
+        cpuset: super::pod::cpuset(&init.cpuset_cg_str)?,
         mounts: mount::read(&meta.mounts, Path::new(&step.cwd))?,
         bindfs: mount::bindfs(init)?,
         cwd: PathBuf::from(&step.cwd),

@@ -258,6 +258,19 @@ fn cgroup_parent(supervisor: &str) -> Result<Option<String>, Rejection> {
     Ok(Some(format!("/{}", parts.join("/"))))
 }
 
+/// The job's cpuset on v1, from the root of that hierarchy.
+pub(super) fn cpuset(text: &str) -> Result<Option<String>, Rejection> {
+    let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
+    match parts[..] {
+        [] => Ok(None),
+        _ if parts.contains(&"..") || text.contains('\0') => Err(Rejection {
+            code: crate::exit_code::CGROUP_ERROR,
+            reason: format!("cpuset_cg_str: {text:?} holds '..' or NUL"),
+        }),
+        _ => Ok(Some(format!("/crane/{}", parts.join("/")))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

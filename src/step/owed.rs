@@ -12,10 +12,12 @@ use crate::step::state::Stage;
 pub fn entries(spec: &StepSpec, what: Acquisition, container: Option<&str>) -> Vec<Entry> {
     let id = spec.id;
     match (what, &spec.work) {
-        (Acquisition::Pod, _) => vec![
-            Entry::PodRecord { files: pod_record::files(&spec.temp_dir.job(id.job)) },
-            Entry::Pod { labels: labels::pod_selector(id.job, spec.uid) },
-        ],
+        (Acquisition::Pod, _) => {
+            let record = Entry::PodRecord { files: pod_record::files(&spec.temp_dir.job(id.job)) };
+            let pod = Entry::Pod { labels: labels::pod_selector(id.job, spec.uid) };
+            // The cgroup first, so that it is undone last: when the pod is out of it.
+            pod_cgroup(spec).into_iter().chain([record, pod]).collect()
+        }
         (Acquisition::Mounts, Ok(Work::Container(work))) if !work.mounts.is_empty() => {
             let places = places(spec, work);
             vec![Entry::Mounts { dirs: places.dirs(), cgroup: places.cgroup }]
@@ -26,6 +28,13 @@ pub fn entries(spec: &StepSpec, what: Acquisition, container: Option<&str>) -> V
         }
         (Acquisition::Processes, _) => Vec::new(),
         (Acquisition::Container, _) => vec![Entry::Container { labels: labels::container_selector(id, spec.uid) }],
+    }
+}
+
+fn pod_cgroup(spec: &StepSpec) -> Option<Entry> {
+    match &spec.work {
+        Ok(Work::Pod(pod)) => pod.cgroup_parent.clone().map(|group| Entry::JobCgroup { group: Some(group) }),
+        Ok(Work::Container(_)) | Err(_) => None,
     }
 }
 

@@ -7,6 +7,7 @@
 mod ahead;
 mod container;
 mod granted;
+mod limits;
 pub mod mounts;
 mod pod;
 mod userns;

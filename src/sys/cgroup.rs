@@ -5,6 +5,7 @@
 //! looked for below every mounted hierarchy.
 
 pub mod kill;
+pub mod limits;
 pub mod memory;
 
 use procfs::ProcessCGroups;
@@ -168,6 +169,33 @@ pub fn remove(group: &str) -> io::Result<()> {
                 first = first.and(Err(io::Error::new(error.kind(), format!("{}: {error}", dir.display()))));
             }
             _ => {}
+        }
+    }
+    first
+}
+
+/// Removes `group` of a job in the hierarchies where craned has made no group for a step in it: a
+/// runtime made it there, with what its containers had.
+///
+/// # Errors
+/// As [`remove`].
+pub fn remove_unknown_to_craned(group: &str) -> io::Result<()> {
+    let mut first = Ok(());
+    for hierarchy in hierarchies()? {
+        let dir = hierarchy.mount.join(group.trim_start_matches('/'));
+        let children: Vec<_> = fs::read_dir(&dir).into_iter().flatten().flatten().collect();
+        let groups = children.into_iter().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let groups: Vec<_> = groups.map(|entry| (entry.file_name(), entry.path())).collect();
+        if groups.iter().any(|(name, _)| name.to_string_lossy().starts_with("step_")) {
+            continue;
+        }
+        for path in groups.iter().map(|(_, path)| path).chain([&dir]) {
+            match fs::remove_dir(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    first = first.and(Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))));
+                }
+                _ => {}
+            }
         }
     }
     first

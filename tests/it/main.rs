@@ -13,6 +13,7 @@
 mod support;
 
 mod bindfs;
+mod cgroups;
 mod cleanup;
 mod control;
 mod doubles;

@@ -45,7 +45,7 @@ InitSupervisorRequest.ContainerConfig: temp_dir=1 runtime_endpoint=2 image_endpo
 InitSupervisorRequest.JobLifecycleHookConfig: task_prologs=1 task_epilogs=2 prologs=3 epilogs=4
     prolog_timeout=5 epilog_timeout=6 prolog_epilog_timeout=7 max_output_size=8
 InitSupervisorRequest: job_id=1 step_id=2 debug_level=3 craned_id=4 craned_unix_socket_path=5 crane_base_dir=6
-    job_name=8 container_config=15 step_spec=21 env=22 log_dir=23 supv_cgroup_path=24 max_log_file_size=26
+    job_name=8 cpuset_cg_str=10 container_config=15 step_spec=21 env=22 log_dir=23 supv_cgroup_path=24 max_log_file_size=26
     max_log_file_num=27 job_lifecycle_hook_config=30 enable_slurm_compatible_env=31
 SupervisorReady: ok=1
 StepExecutionReply: code=1

@@ -77,6 +77,7 @@ struct Step {
     cpus: Option<f64>,
     memory: Option<u64>,
     memory_and_swap: Option<u64>,
+    cpu_ids: Vec<u32>,
     pull_policy: Option<String>,
     image: Option<String>,
     cdi: Vec<String>,
@@ -218,7 +219,7 @@ impl Play<'_> {
             cpu_count: step.cpus.unwrap_or_default(),
             memory_bytes: step.memory.unwrap_or_default(),
             memory_sw_bytes: step.memory_and_swap.unwrap_or_default(),
-            ..ResourceInNodeV3::default()
+            cpu_ids: step.cpu_ids.clone(),
         };
         init.spec().task_res_map = [(0, share)].into();
     }

@@ -19,6 +19,8 @@ pub enum Kind {
     Processes,
     /// The step's mounts.
     Mounts,
+    /// A runtime's own groups for a job.
+    Cgroup,
     /// The pod's record.
     PodRecord,
     /// A control socket.
@@ -86,6 +88,7 @@ pub fn describe(entry: &Entry) -> (Kind, String) {
         Entry::Pod { labels } => (Kind::Pod, selector(labels)),
         Entry::Container { labels } => (Kind::Container, selector(labels)),
         Entry::Processes { container, .. } => (Kind::Processes, format!("of container {container}")),
+        Entry::JobCgroup { group } => (Kind::Cgroup, group.clone().unwrap_or_default()),
         Entry::PodRecord { files } => (Kind::PodRecord, paths(files)),
         Entry::Mounts { dirs, cgroup: _ } => (Kind::Mounts, paths(dirs)),
     }
@@ -108,6 +111,7 @@ impl fmt::Display for Kind {
             Self::Container => "container",
             Self::Processes => "processes",
             Self::Mounts => "mounts",
+            Self::Cgroup => "cgroup",
             Self::PodRecord => "pod record",
             Self::Socket => "socket",
             Self::Directory => "directory",

@@ -1,6 +1,6 @@
 //! The container: created and started, so that it is what was asked for.
 
-use super::{ATTEMPTS, Learnt, granted, not_started, prepared, report_left};
+use super::{ATTEMPTS, Learnt, granted, limits, not_started, prepared, report_left};
 use crate::cleanup::perform;
 use crate::cri::client::Client;
 use crate::cri::container::{self, Given};
@@ -105,6 +105,9 @@ pub(super) async fn start(mut making: Making<'_>, id: String) -> Result<Learnt, 
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return Err(failure),
         }
+    }
+    if let Some(pid) = init {
+        limits::settle(pid, &held.id, work)?;
     }
     granted::after(client, &held.id, &given).await?;
     if let Some(pid) = init.filter(|_| given.ranges.is_none()) {
