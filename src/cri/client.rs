@@ -150,6 +150,14 @@ impl Client {
         Ok(answer.status.unwrap_or_default().conditions)
     }
 
+    /// Whether the runtime's configuration lets it take CDI devices; `None` where it does not say.
+    pub async fn takes_cdi(&self) -> Result<Option<bool>, CriError> {
+        let mut client = self.runtime.clone();
+        let request = StatusRequest { verbose: true };
+        let answer = call("Status", Some(self.limits.look), request, |r| async move { client.status(r).await }).await?;
+        Ok(info::takes_cdi(&answer.info))
+    }
+
     /// Whether the runtime names cgroups for systemd.
     pub async fn uses_systemd_cgroups(&self) -> Result<bool, CriError> {
         let mut client = self.runtime.clone();

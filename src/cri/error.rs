@@ -76,6 +76,12 @@ impl CriError {
         Self::Refused { call, code, message }
     }
 
+    /// Whether it is about the pod's network; for a hint to people alone.
+    pub fn names_network(&self) -> bool {
+        let text = self.to_string();
+        ["cni", "CNI", "setup network", "pod network"].iter().any(|word| text.contains(word))
+    }
+
     /// What to do about it.
     pub fn class(&self) -> Class {
         match self {

@@ -54,6 +54,18 @@ pub fn pid(info: &HashMap<String, String>) -> Option<i32> {
     i32::try_from(pid).ok().filter(|&pid| pid > 1)
 }
 
+/// Of containerd's configuration, which its verbose status shows under `info["config"]`.
+#[derive(Deserialize)]
+struct Config {
+    #[serde(rename = "enableCDI")]
+    takes_cdi: Option<bool>,
+}
+
+/// Whether a runtime's configuration says that it takes CDI devices.
+pub fn takes_cdi(info: &HashMap<String, String>) -> Option<bool> {
+    serde_json::from_str::<Config>(info.get("config")?).ok()?.takes_cdi
+}
+
 /// The supplementary groups a created container will start with.
 pub fn groups(info: &HashMap<String, String>) -> Option<Vec<u32>> {
     Some(read(info)?.spec?.process?.user?.groups)

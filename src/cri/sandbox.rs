@@ -31,6 +31,14 @@ impl Config {
         Some(Ranges { uids: range(&options.uids)?, gids: range(&options.gids)? })
     }
 
+    /// Whether it has this port of the node, on one of the same addresses.
+    pub fn publishes(&self, port: &crate::spec::Port) -> bool {
+        self.0.port_mappings.iter().any(|own| {
+            let same_place = own.host_ip.is_empty() || port.ip.is_empty() || own.host_ip == port.ip;
+            own.host_port == port.host && own.protocol == port.protocol && same_place
+        })
+    }
+
     /// From protobuf.
     ///
     /// # Errors

@@ -97,7 +97,7 @@ pub(super) fn read(
         stdin: meta.stdin,
         stdin_once: meta.stdin_once,
         tty: meta.tty,
-        devices: meta.cdi_devices.clone(),
+        devices: devices(&meta.cdi_devices)?,
         resources: resources(step),
         cpuset: super::pod::cpuset(&init.cpuset_cg_str)?,
         mounts: mount::read(&meta.mounts, Path::new(&step.cwd))?,
@@ -105,6 +105,18 @@ pub(super) fn read(
         cwd: PathBuf::from(&step.cwd),
         pod,
     })
+}
+
+/// `vendor/class=device` (Container Device Interface); a comma would be two in the annotation.
+fn devices(names: &[String]) -> Result<Vec<String>, Rejection> {
+    let is_name = |name: &String| {
+        let plain = !name.contains([',', '\0', '\n']);
+        plain && name.split_once('=').is_some_and(|(kind, device)| kind.contains('/') && !device.is_empty())
+    };
+    match names.iter().find(|name| !is_name(name)) {
+        None => Ok(names.to_vec()),
+        Some(odd) => Err(Rejection::new("container_meta.cdi_devices", format!("{odd:?} is not vendor/class=device"))),
+    }
 }
 
 fn command(meta: &ContainerJobAdditionalMeta) -> Result<Vec<String>, Rejection> {

@@ -6,10 +6,12 @@
 
 mod ahead;
 mod container;
+mod devices;
 mod granted;
 mod limits;
 pub mod mounts;
 mod pod;
+mod ports;
 mod userns;
 
 use crate::cleanup::perform;

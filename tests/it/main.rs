@@ -16,6 +16,7 @@ mod bindfs;
 mod cgroups;
 mod cleanup;
 mod control;
+mod devices;
 mod doubles;
 mod e2e;
 #[cfg(feature = "failpoints")]
@@ -27,6 +28,7 @@ mod handshake;
 mod hooks;
 mod layering;
 mod mounts;
+mod network;
 mod numbers;
 mod oom;
 mod processes;

@@ -240,6 +240,11 @@ impl Job {
         String::from_utf8_lossy(&super::output::written(&self.user_log(step), stream)).into_owned()
     }
 
+    /// What the container has written to stdout so far, as text.
+    pub fn output_so_far(&self, step: u32) -> String {
+        String::from_utf8_lossy(&super::output::written(&self.runtime_log(step), "stdout")).into_owned()
+    }
+
     /// Our own log of `step`.
     pub fn supervisor_log(&self, step: u32) -> String {
         let name = format!("{}.{step}.log", self.id());
@@ -249,7 +254,12 @@ impl Job {
     /// Makes the job's cgroups as craned does, in the controllers craned uses
     /// and that can be written here; the path for `supv_cgroup_path`.
     pub fn make_cgroups(&mut self, step: u32) -> String {
-        let below = format!("crane/job_{}/step_{step}/system", self.id());
+        self.make_cgroups_at(&format!("step_{step}/system"))
+    }
+
+    /// [`Job::make_cgroups`] of another group below the job's.
+    pub fn make_cgroups_at(&mut self, place: &str) -> String {
+        let below = format!("crane/job_{}/{place}", self.id());
         for controller in ["cpu", "memory", "devices", "freezer", "blkio"] {
             let mount = Path::new("/sys/fs/cgroup").join(controller);
             if mount.is_dir() && std::fs::create_dir_all(mount.join(&below)).is_ok() {

@@ -1,6 +1,6 @@
 //! The container: created and started, so that it is what was asked for.
 
-use super::{ATTEMPTS, Learnt, granted, limits, not_started, prepared, report_left};
+use super::{ATTEMPTS, Learnt, devices, granted, limits, not_started, prepared, report_left};
 use crate::cleanup::perform;
 use crate::cri::client::Client;
 use crate::cri::container::{self, Given};
@@ -49,6 +49,7 @@ pub(super) async fn create(making: &Making<'_>) -> Result<String, Failure> {
     if given.ranges.is_none() {
         check_group(given.user, work.pod.run_as_group)?;
     }
+    devices::check(client, work).await?;
     let selector = labels::container_selector(spec.id, spec.uid);
     let begun = Instant::now();
     let mut attempt = 0;

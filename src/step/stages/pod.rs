@@ -1,6 +1,6 @@
 //! The pod: brought up by a pod step, found by a container step.
 
-use super::{ATTEMPTS, prepared, report_left, userns};
+use super::{ATTEMPTS, ports, prepared, report_left, userns};
 use crate::cleanup::perform;
 use crate::cri::client::{Client, Detail};
 use crate::cri::error::{Class, CriError};
@@ -44,6 +44,7 @@ async fn create(
     let selector = labels::pod_selector(spec.id.job, spec.uid);
     // An earlier run of the same job on this node may have been cut off.
     report_left(perform::pods(client, &selector).await);
+    ports::check(client, spec, pod).await?;
     let mut attempt = 0;
     loop {
         let config = sandbox::config(pod, ranges, attempt);
@@ -67,9 +68,12 @@ async fn create(
 
 /// containerd 2 makes no user namespace on the node's network, and says so obscurely.
 fn explained(error: CriError, pod: &PodSpec) -> String {
-    let hint = match pod.userns.is_some() && pod.namespaces.network == NetworkMode::Node {
-        true => "; a user namespace needs the pod's own network with this runtime",
-        false => "",
+    let hint = match pod.namespaces.network {
+        NetworkMode::Node if pod.userns.is_some() => "; a user namespace needs the pod's own network with this runtime",
+        NetworkMode::Pod if error.names_network() => {
+            "; the runtime could not set up the pod's network: see its CNI configuration and plugins on this node"
+        }
+        NetworkMode::Node | NetworkMode::Pod => "",
     };
     format!("{error}{hint}")
 }

@@ -1,0 +1,77 @@
+//! Pods with a network of their own, on real runtimes: ports are published, and a taken one
+//! is refused with its own reason.
+
+use crate::support::init::Edit;
+use crate::support::job::Job;
+use crate::support::runtime::on_each;
+use crate::support::supervisor::Supervisor;
+use crate::support::{LONG, wait};
+use crane_supervisor::wire::crane::JobStatus;
+use crane_supervisor::wire::crane::pod_job_additional_meta::{NamespaceMode, PortMapping};
+use crane_supervisor::wire::crane::supervisor::InitSupervisorRequest;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+/// A port of the node that no other test has.
+fn port_of(job: &Job) -> u16 {
+    20_000 + u16::try_from(job.id() % 20_000).unwrap()
+}
+
+fn publish(init: &mut InitSupervisorRequest, host: u16) {
+    init.pod().namespace.get_or_insert_default().network = NamespaceMode::Pod.into();
+    init.pod().ports = vec![PortMapping { container_port: 8080, host_port: host.into(), ..PortMapping::default() }];
+}
+
+/// A pod step that is to fail; its reason.
+fn refused(job: &Job, port: u16) -> String {
+    let mut init = job.facts.pod_step();
+    publish(&mut init, port);
+    let mut pod: Supervisor = job.start(&init);
+    let report = job.craned.wait_for(0, JobStatus::Failed, LONG);
+    assert_eq!(report.exit_code, 323, "{}", report.reason);
+    pod.shut_down();
+    job.ended(&mut pod);
+    report.reason
+}
+
+#[test]
+fn a_published_port_leads_into_the_pod_and_is_not_given_twice() {
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        let port = port_of(&job);
+        let pod = job.pod_with(|init| publish(init, port));
+        let script = "ip route; echo hello from the pod | nc -l -p 8080";
+        let mut step = job.container_with(1, &["sh", "-c", script], |init| publish(init, port));
+        step.execute();
+        wait::holds("the route is printed", LONG, || job.output_so_far(1).contains("default via "));
+        let route = job.output_so_far(1);
+        let gateway = route.split("default via ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+
+        let mut other = Job::on(runtime);
+        other.facts.places.temp = job.places().temp.clone();
+        let reason = refused(&other, port);
+        assert!(reason.contains(&format!("TCP port {port}: already published by job {}", job.id())), "{reason}");
+
+        let mut heard = String::new();
+        wait::holds("the port answers", LONG, || {
+            let Ok(mut stream) = TcpStream::connect((gateway.as_str(), port)) else { return false };
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+            stream.read_to_string(&mut heard).is_ok() && !heard.is_empty()
+        });
+        assert_eq!(heard, "hello from the pod\n");
+        assert_eq!(job.ended(&mut step).final_status(), JobStatus::Completed);
+        job.end_pod(pod);
+    });
+}
+
+#[test]
+fn a_port_that_a_program_has_is_refused() {
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        let taken = TcpListener::bind(("0.0.0.0", 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let reason = refused(&job, port);
+        assert!(reason.contains(&format!("TCP port {port}: in use by a program of this node")), "{reason}");
+    });
+}
