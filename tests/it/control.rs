@@ -163,6 +163,27 @@ fn a_process_is_moved_only_where_a_cgroup_can_take_it() {
 }
 
 #[test]
+fn an_ssh_session_is_moved_into_the_jobs_user_group_by_the_pod_step_alone() {
+    let (_fake, mut job) = fake();
+    let group = job.make_cgroups(0);
+    job.make_cgroups_at("step_0/user");
+    let mut pod = job.pod_with(|init| init.supv_cgroup_path = group);
+    let mut session = Command::new("sleep").arg("60").spawn().unwrap();
+    let pid = i32::try_from(session.id()).unwrap();
+    assert_eq!(pod.client().migrate_ssh(pid).unwrap(), ErrCode::Success);
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert!(groups.contains(&format!("/crane/job_{}/step_0/user", job.id())), "{groups}");
+    assert_eq!(pod.client().migrate_ssh(0).unwrap(), ErrCode::ErrInvalidParam);
+    let mut step = job.container_with(1, &["true"], |_| {});
+    assert_eq!(step.client().migrate_ssh(pid).unwrap(), ErrCode::ErrInvalidParam, "not a pod step");
+    session.kill().unwrap();
+    session.wait().unwrap();
+    step.terminate(TerminateSource::UserCancel);
+    job.ended(&mut step);
+    job.end_pod(pod);
+}
+
+#[test]
 fn a_time_limit_in_the_past_ends_the_step_now() {
     let (_fake, job) = fake();
     let pod = job.pod();

@@ -61,3 +61,51 @@ fn a_step_that_the_requeued_job_does_not_have_is_undone_all_the_same() {
         job.end_pod(again);
     });
 }
+
+#[test]
+fn a_job_is_requeued_twenty_times_with_and_without_leftovers() {
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        let ups = || job.craned.statuses(0).iter().filter(|status| **status == JobStatus::Running).count();
+        let ends = || job.craned.statuses(1).iter().filter(|status| **status == JobStatus::Completing).count();
+        let mut ended = 0;
+        for round in 1..=20 {
+            let mut pod = job.start(&job.facts.pod_step());
+            wait::holds("the pod is up again", LONG, || ups() == round);
+            let code = u32::try_from(round).unwrap();
+            let script = format!("echo ready; [ {round} -gt 3 ] || sleep 300; exit {code}");
+            let mut step = job.start(&job.facts.container_step(1, &["sh", "-c", &script]));
+            step.execute();
+            if round <= 3 {
+                wait::holds("the container runs", LONG, || job.runtime_log(1).ends_with(b"ready\n"));
+                // Once with the guardians at work, else with nobody left to undo anything.
+                if round == 1 {
+                    step.kill9()
+                } else {
+                    step.kill9_unguarded()
+                }
+                if round == 3 {
+                    pod.kill9()
+                } else {
+                    pod.kill9_unguarded()
+                }
+                continue;
+            }
+            ended += 1;
+            wait::holds("the end is told", LONG, || ends() == ended);
+            step.wait_exit(LONG);
+            assert_eq!(job.craned.reports(1).last().unwrap().exit_code, code, "round {round}");
+            if round % 5 == 0 {
+                pod.kill9_unguarded();
+            } else {
+                pod.shut_down();
+                pod.wait_exit(LONG);
+            }
+        }
+        // The twentieth was killed: one more run ends in the orderly way.
+        let mut pod = job.start(&job.facts.pod_step());
+        wait::holds("the pod is up again", LONG, || ups() == 21);
+        pod.shut_down();
+        pod.wait_exit(LONG);
+    });
+}
