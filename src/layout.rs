@@ -24,6 +24,16 @@ pub fn container_log_name(id: StepId) -> String {
     format!("{id}.container.log")
 }
 
+/// File `number` of a log that is rotated: 0 is the one being written, 1 the one before, and so on.
+pub fn segment(log: &Path, number: u64) -> PathBuf {
+    if number == 0 {
+        return log.to_owned();
+    }
+    let mut name = log.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
 /// The log directory of one node: `<CraneBaseDir>/supervisor`.
 #[derive(Clone, Debug)]
 pub struct LogDir(PathBuf);

@@ -115,6 +115,15 @@ pub struct Verdict {
     pub reason: String,
 }
 
+impl Verdict {
+    /// The same, with something the user should know beside it.
+    pub fn with_remark(mut self, remark: &str) -> Self {
+        self.reason.push_str(if self.reason.is_empty() { "" } else { "; " });
+        self.reason.push_str(remark);
+        self
+    }
+}
+
 impl Outcome {
     /// What it is once a stop came first: the stop explains the end, except where the
     /// kernel ran out of memory before or nothing is known of the end.

@@ -138,6 +138,14 @@ pub struct StepSpec {
 }
 
 impl StepSpec {
+    /// The container it is to run, if it is to run one.
+    pub fn container(&self) -> Option<&ContainerSpec> {
+        match &self.work {
+            Ok(Work::Container(work)) => Some(work),
+            Ok(Work::Pod(_)) | Err(_) => None,
+        }
+    }
+
     /// Where the user's subordinate ids come from, on a pod step that needs them; a
     /// container step takes the pod's.
     pub fn subids(&self) -> Option<&SubIdPolicy> {

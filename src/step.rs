@@ -19,6 +19,7 @@ pub mod effects;
 pub mod event;
 pub mod hooks;
 pub mod machine;
+pub mod output;
 pub mod owed;
 pub mod parts;
 pub mod patience;

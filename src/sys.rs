@@ -14,6 +14,7 @@ pub mod fds;
 pub mod files;
 pub mod guardian;
 pub mod helper;
+pub mod lease;
 pub mod memory;
 pub mod mount_api;
 pub mod pidfd;

@@ -18,6 +18,7 @@ use crate::handshake::{self, Answer, HandshakeError, NotTaken, Received};
 use crate::identity::look_up::LookUp;
 use crate::ids::StepId;
 use crate::layout::{self, LogDir, TempDir};
+use crate::logs::rotation;
 use crate::spec::{Kind, StepSpec};
 use crate::step::driver::Driver;
 use crate::step::hooks::Hooks;
@@ -212,7 +213,9 @@ fn prepare_container_log(spec: &StepSpec) -> Result<(), SuperviseError> {
     match spec.kind {
         Kind::Pod => Ok(()),
         Kind::PrimaryContainer | Kind::CommonContainer => {
-            Ok(files::create_anew(&spec.log_dir.container_log(spec.id), 0o600)?)
+            let log = spec.log_dir.container_log(spec.id);
+            rotation::remove_older(&log);
+            Ok(files::create_anew(&log, 0o600)?)
         }
     }
 }

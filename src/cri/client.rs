@@ -10,8 +10,9 @@ use crate::cri::api::{
     AuthConfig, CgroupDriver, Container, ContainerConfig, ContainerFilter, ContainerState, ContainerStatusRequest,
     ContainerStatusResponse, CreateContainerRequest, Image, ImageSpec, ImageStatusRequest, ListContainersRequest,
     ListPodSandboxRequest, PodSandbox, PodSandboxFilter, PodSandboxState, PodSandboxStatusRequest, PullImageRequest,
-    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, RuntimeCondition, RuntimeConfigRequest,
-    StartContainerRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest, VersionResponse,
+    RemoveContainerRequest, RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest, RuntimeCondition,
+    RuntimeConfigRequest, StartContainerRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest,
+    VersionRequest, VersionResponse,
 };
 use crate::cri::endpoint::Endpoint;
 use crate::cri::error::{Class, CriError};
@@ -311,6 +312,20 @@ impl Client {
         let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: detail == Detail::WithPid };
         call("ContainerStatus", Some(self.limits.look), request, |r| async move { client.container_status(r).await })
             .await
+    }
+
+    /// Has the runtime open the container's log anew, by its path.
+    pub async fn reopen_log(&self, id: &str) -> Result<(), CriError> {
+        let mut client = self.runtime.clone();
+        let request = ReopenContainerLogRequest { container_id: id.to_owned() };
+        call(
+            "ReopenContainerLog",
+            Some(self.limits.look),
+            request,
+            |r| async move { client.reopen_container_log(r).await },
+        )
+        .await
+        .map(drop)
     }
 
     /// The image `reference` means here, if it is present.

@@ -5,17 +5,23 @@
 //! writing happens beside the loop. One that went away is no error.
 
 use crate::local::LocalError;
+use crate::logs::chain::Writers;
 use crate::logs::display::LineAssembler;
 use crate::logs::follow::Follower;
 use crate::logs::line::Stream;
 use crate::sys::stdio;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, timeout_at};
 
 /// One read of the log.
 const READ_BYTES: usize = 64 * 1024;
+
+/// How long after the last report the runtime may take to close its log.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How the output on stdout ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +40,9 @@ pub struct Display {
 }
 
 impl Display {
-    /// Shows `log` from its beginning; makes it if the runtime has not yet.
+    /// Shows `log`, which the supervisor has made, from its beginning.
     pub fn start(log: &Path) -> Result<Self, LocalError> {
-        let follower = Follower::open_or_create(log)
+        let follower = Follower::oldest(log)
             .map_err(|error| LocalError::Display { path: log.to_owned(), source: io::Error::other(error) })?;
         let (last_look, ended) = oneshot::channel();
         let shown = Shown {
@@ -82,11 +88,25 @@ impl Shown {
                 grown = self.follower.readable() => grown.map_err(io::Error::other).map_err(failed)?,
             }
         }
-        self.show_new().await.map_err(failed)?;
+        self.show_rest().await.map_err(failed)?;
         let mut rest = Vec::new();
         self.assembler.finish(&mut |stream, bytes| collect(&mut rest, stream, bytes)).map_err(failed)?;
         self.write_out(rest).await.map_err(failed)?;
         Ok(self.last_line)
+    }
+
+    /// Up to where nobody can add anything any more.
+    async fn show_rest(&mut self) -> io::Result<()> {
+        let until = Instant::now() + CLOSE_LIMIT;
+        loop {
+            let writers = self.follower.writers();
+            self.show_new().await?;
+            if writers != Writers::Some || Instant::now() >= until {
+                return Ok(());
+            }
+            // Time out or not: look again.
+            let _ = timeout_at(until, self.follower.readable()).await;
+        }
     }
 
     /// Up to the present end of the log.

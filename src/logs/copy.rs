@@ -2,27 +2,39 @@
 //!
 //! A task on the main runtime waits for the log to grow; each time, one blocking
 //! closure copies all there is and ends, so that a quiet step holds neither thread
-//! nor buffer, and a hung file system holds up nobody but that closure. The first
-//! failure stops the copy and becomes one warning: a step is never lost for its
-//! output's sake. Called by the driver: `start` before the container, `drain` after.
+//! nor buffer, and a hung file system holds up nobody but that closure: the log is
+//! rotated all the same. The first failure stops the copy and becomes one warning: a
+//! step is never lost for its output's sake. Called by the driver: `start` before the
+//! container, `drain` after.
 
-use super::follow::{FollowError, Follower};
+use super::chain::{Chain, Writers};
+use super::rotation::{Bounds, Reopen, Rotation, Tally};
 use super::sink::{Sink, SinkError, UserFile};
+use super::watch::Watch;
 use crate::sys::as_user::User;
 use crate::sys::files::UserFilePlace;
-use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// How long after the container's end the runtime may take to close its log.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// The same where the file system cannot tell whether it has.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// What is copied where, and as whom.
-#[derive(Clone, Debug)]
 pub struct CopyPlan {
-    /// The runtime's log: a path no user can change. Made if the runtime has not yet.
+    /// The runtime's log: a path no user can change.
     pub source: PathBuf,
+    /// How large that may grow.
+    pub bounds: Bounds,
+    /// Has the runtime open it anew.
+    pub reopen: Reopen,
     /// The step's working directory.
     pub cwd: PathBuf,
     /// The directory for output in it, one name.
@@ -34,12 +46,16 @@ pub struct CopyPlan {
 }
 
 /// What became of a copy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CopySummary {
+    /// Bytes the runtime wrote to its log.
+    pub written: u64,
     /// Bytes written to the user's file.
     pub copied: u64,
     /// Bytes of the log that were not.
     pub left: u64,
+    /// How often the log was rotated.
+    pub rotations: u64,
     /// One line for the user; `None` when everything was copied.
     pub warning: Option<String>,
 }
@@ -47,8 +63,8 @@ pub struct CopySummary {
 /// Why a copy is not complete.
 #[derive(Debug, thiserror::Error)]
 enum CopyError {
-    #[error(transparent)]
-    Follow(#[from] FollowError),
+    #[error("cannot read the container's log {}: {source}", path.display())]
+    Source { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Sink(#[from] SinkError),
     #[error("cannot write {}: the file system did not answer within {} s", path.display(), limit.as_secs_f32())]
@@ -60,8 +76,9 @@ enum CopyError {
 /// A running copy. Dropped without [`Copier::drain`], it stops where it is.
 #[derive(Debug)]
 pub struct Copier {
+    source: PathBuf,
     target: PathBuf,
-    copied: Arc<AtomicU64>,
+    tally: Arc<Tally>,
     /// `None` when the log could not even be opened.
     running: Option<Running>,
     failed: Option<CopyError>,
@@ -69,8 +86,7 @@ pub struct Copier {
 
 #[derive(Debug)]
 struct Running {
-    log: Arc<File>,
-    /// Sent when the log grows no more.
+    /// Sent when the container has ended.
     ended: oneshot::Sender<()>,
     task: Joined,
 }
@@ -91,51 +107,61 @@ impl Copier {
     /// Must be called within the runtime. Failures show in the log, once, and in
     /// the summary of [`Copier::drain`].
     pub fn start(plan: CopyPlan) -> Self {
-        let CopyPlan { source, cwd, dir_name, file_name, user } = plan;
+        let CopyPlan { source, bounds, reopen, cwd, dir_name, file_name, user } = plan;
         let place = UserFilePlace { cwd, dir_name, file_name };
         let target = place.path();
-        match Follower::open_or_create(&source) {
-            Ok(follower) => Self::with_sink(follower, target, UserFile::new(place, user)),
-            Err(error) => {
-                let error = CopyError::from(error);
-                warn(&error);
-                Self { target, copied: Arc::default(), running: None, failed: Some(error) }
-            }
-        }
+        Self::with_sink(source, target, bounds, reopen, UserFile::new(place, user))
     }
 
-    fn with_sink(follower: Follower, target: PathBuf, sink: impl Sink) -> Self {
-        let copied = Arc::new(AtomicU64::new(0));
-        let (ended, end) = oneshot::channel();
-        let log = follower.file();
-        let work = Work { sink, log: Arc::clone(&log), copied: Arc::clone(&copied) };
-        let path = target.clone();
-        let task = Joined(tokio::spawn(async move { copy(work, follower, end, path).await.inspect_err(warn) }));
-        Self { target, copied, running: Some(Running { log, ended, task }), failed: None }
+    fn with_sink(source: PathBuf, target: PathBuf, bounds: Bounds, reopen: Reopen, sink: impl Sink) -> Self {
+        let tally = Arc::<Tally>::default();
+        let opened = Watch::new(&source).map(Arc::new);
+        let opened = opened.and_then(|watch| Ok((Chain::newest(&source, Arc::clone(&watch))?, watch)));
+        let (running, failed) = match opened {
+            Ok((chain, watch)) => {
+                let rotation = Rotation::new(&source, bounds, reopen, &tally, &watch);
+                let work = Work { sink, chain, tally: Arc::clone(&tally), ended: false };
+                let (ended, end) = oneshot::channel();
+                let place = Place { source: source.clone(), target: target.clone() };
+                let task = Joined(tokio::spawn(output(work, place, watch, rotation, end)));
+                (Some(Running { ended, task }), None)
+            }
+            Err(error) => {
+                let error = CopyError::Source { path: source.clone(), source: error };
+                warn(&error);
+                (None, Some(error))
+            }
+        };
+        Self { source, target, tally, running, failed }
     }
 
     /// Copies what is left and ends; call it when the runtime says that the container has ended.
     ///
-    /// Takes at most `limit`, whatever the user's file system does; a write that
-    /// hangs is left behind on its thread, so the runtime must be shut down in the
-    /// background.
+    /// The runtime may write the last of it a moment later: what counts is that it has
+    /// closed its log. Takes at most `limit`, whatever the user's file system does; a
+    /// write that hangs is left behind on its thread, so the runtime must be shut down
+    /// in the background.
     pub async fn drain(self, limit: Duration) -> CopySummary {
-        let Self { target, copied, running, mut failed } = self;
-        let mut size = 0;
-        if let Some(Running { log, ended, mut task }) = running {
+        let Self { source, target, tally, running, mut failed } = self;
+        if let Some(Running { ended, mut task }) = running {
             // Nobody listens any more when the copy has failed before.
             let _ = ended.send(());
-            failed = match tokio::time::timeout(limit, &mut task.0).await {
+            failed = match timeout(limit, &mut task.0).await {
                 Ok(Ok(result)) => result.err(),
                 Ok(Err(_)) => Some(CopyError::Crashed(target)),
                 Err(_) => Some(CopyError::Hung { path: target, limit }).inspect(warn),
             };
-            size = log.metadata().map_or(0, |log| log.len());
         }
-        let copied = copied.load(Ordering::Relaxed);
-        let left = size.saturating_sub(copied);
-        let warning = failed.map(|error| format!("{error}; {left} bytes of output were not copied"));
-        CopySummary { copied, left, warning }
+        let (written, copied) = (tally.written(&source), tally.copied.load(Ordering::Relaxed));
+        let left = written.saturating_sub(copied);
+        let warning = match failed {
+            Some(error) => Some(format!("{error}; {left} bytes of output were not copied")),
+            None if left > 0 => Some(format!(
+                "{left} bytes of output were not copied: the container wrote faster than the user's file could take it, and its log is bounded"
+            )),
+            None => None,
+        };
+        CopySummary { written, copied, left, rotations: tally.rotations.load(Ordering::Relaxed), warning }
     }
 }
 
@@ -146,37 +172,120 @@ fn warn(error: &CopyError) {
 /// What goes to the blocking thread and comes back.
 struct Work<S> {
     sink: S,
-    log: Arc<File>,
-    copied: Arc<AtomicU64>,
+    chain: Chain,
+    tally: Arc<Tally>,
+    /// The container has: the log must be closed before the copy is complete.
+    ended: bool,
+}
+
+/// For messages.
+struct Place {
+    source: PathBuf,
+    target: PathBuf,
+}
+
+/// Copies and rotates until the end is told and the copy is complete.
+async fn output<S: Sink>(
+    work: Work<S>,
+    place: Place,
+    watch: Arc<Watch>,
+    rotation: Rotation,
+    mut ended: oneshot::Receiver<()>,
+) -> Result<(), CopyError> {
+    let (to_copy, to_rotate) = (Notify::new(), Notify::new());
+    let copied = async {
+        let copied = copy(work, &place.target, &to_copy, &mut ended).await.inspect_err(warn);
+        if copied.is_err() {
+            // The node's disk is bounded until the end whatever became of the copy.
+            let _ = (&mut ended).await;
+        }
+        copied
+    };
+    let result = tokio::select! {
+        copied = copied => copied,
+        () = rotation.run(&to_rotate) => Ok(()),
+        error = tell(&watch, [&to_copy, &to_rotate]) => {
+            Err(CopyError::Source { path: place.source.clone(), source: error }).inspect_err(warn)
+        }
+    };
+    // The kernel takes 10 to 20 ms for closing a watch, and an end is to be told.
+    drop(tokio::task::spawn_blocking(move || drop(watch)));
+    result
+}
+
+/// Tells both of every change of the log. Ends only with an error.
+async fn tell(watch: &Watch, whom: [&Notify; 2]) -> io::Error {
+    let mut woken = None;
+    loop {
+        if let Err(error) = watch.changed(&mut woken).await {
+            return error;
+        }
+        whom.into_iter().for_each(Notify::notify_one);
+    }
 }
 
 async fn copy<S: Sink>(
     work: Work<S>,
-    mut follower: Follower,
-    mut ended: oneshot::Receiver<()>,
-    target: PathBuf,
+    target: &Path,
+    grown: &Notify,
+    ended: &mut oneshot::Receiver<()>,
 ) -> Result<(), CopyError> {
-    // What is written between this first pass and the wait has woken the follower already.
-    let mut work = step(work, &target, |work| work.sink.open()).await?;
-    work = step(work, &target, Work::pass).await?;
+    let mut work = step(work, target, |work| work.sink.open().map(|()| Writers::Some)).await?.0;
+    let mut until = None;
     loop {
-        let last = tokio::select! {
-            biased;
-            _ = &mut ended => true,
-            grown = follower.readable() => { grown?; false }
-        };
-        work = step(work, &target, Work::pass).await?;
-        if last {
-            let closed = blocking(&target, move || work.sink.close()).await;
-            follower.let_go();
-            return closed;
+        let writers;
+        (work, writers) = step(work, target, Work::pass).await?;
+        match (until, writers) {
+            (None, _) => tokio::select! {
+                biased;
+                _ = &mut *ended => {
+                    work.ended = true;
+                    until = Some(Instant::now() + CLOSE_LIMIT);
+                }
+                () = grown.notified() => {}
+            },
+            (Some(until), Writers::Some) if Instant::now() < until => tokio::select! {
+                () = grown.notified() => {}
+                () = sleep_until(until) => {}
+            },
+            (Some(_), Writers::Unknown) if work.ended => {
+                work.ended = false;
+                sleep(SETTLE).await;
+            }
+            (Some(_), writers) => {
+                if writers == Writers::Some {
+                    tracing::warn!(
+                        "the runtime has not closed the container's log; what it still writes is not copied"
+                    );
+                }
+                return blocking(target, move || work.sink.close()).await;
+            }
         }
     }
 }
 
 impl<S: Sink> Work<S> {
-    fn pass(&mut self) -> Result<(), SinkError> {
-        self.sink.copy_from(&self.log, &self.copied)
+    /// Copies all there is; after the container's end tells whether that was all.
+    fn pass(&mut self) -> Result<Writers, SinkError> {
+        self.copy_all()?;
+        if !self.ended {
+            return Ok(Writers::Unknown);
+        }
+        let writers = self.chain.writers();
+        // The last word may have been written just before the look.
+        self.copy_all()?;
+        Ok(writers)
+    }
+
+    /// The sink acts as the user, who may not open our log: what must be opened is opened in between.
+    fn copy_all(&mut self) -> Result<(), SinkError> {
+        loop {
+            self.sink.copy_from(&mut self.chain, &self.tally.copied)?;
+            let more = self.chain.advance();
+            if !more.map_err(|source| SinkError::Read { path: self.chain.path().to_owned(), source })? {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -184,10 +293,10 @@ impl<S: Sink> Work<S> {
 async fn step<S: Sink>(
     mut work: Work<S>,
     target: &Path,
-    call: impl FnOnce(&mut Work<S>) -> Result<(), SinkError> + Send + 'static,
-) -> Result<Work<S>, CopyError> {
+    call: impl FnOnce(&mut Work<S>) -> Result<Writers, SinkError> + Send + 'static,
+) -> Result<(Work<S>, Writers), CopyError> {
     blocking(target, move || match call(&mut work) {
-        Ok(()) => Ok(work),
+        Ok(writers) => Ok((work, writers)),
         Err(error) => {
             // The first failure is the one that counts.
             let _ = work.sink.close();

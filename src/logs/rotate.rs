@@ -5,6 +5,7 @@
 //! that could not be written, which are counted, and nothing else. Called by
 //! `telemetry` on the log's worker thread only.
 
+use crate::layout::segment;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -83,18 +84,11 @@ impl RotatingFile {
         }
         // Up to the first gap only: the number of files may be configured in billions.
         let last = self.max_files - 1;
-        let gap = (1..last).find(|&n| !self.numbered(n).exists()).unwrap_or(last);
-        for number in (1..gap).rev() {
-            rename_if_there(&self.numbered(number), &self.numbered(number + 1))?;
+        let gap = (1..last).find(|&n| !segment(&self.path, n).exists()).unwrap_or(last);
+        for number in (0..gap).rev() {
+            rename_if_there(&segment(&self.path, number), &segment(&self.path, number + 1))?;
         }
-        rename_if_there(&self.path, &self.numbered(1))?;
         Current::open(&self.path)
-    }
-
-    fn numbered(&self, number: u64) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push(format!(".{number}"));
-        path.into()
     }
 }
 

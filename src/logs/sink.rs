@@ -4,6 +4,7 @@
 //! called only on threads made for that (`spawn_blocking`), never on main. Opening,
 //! writing and closing happen as the user. Called by `logs::copy` only.
 
+use super::chain::Chain;
 use crate::sys::as_user::{AsUserError, User};
 use crate::sys::files::{FilesError, UserFilePlace, open_user_file};
 use std::fs::File;
@@ -29,9 +30,9 @@ pub enum SinkError {
     #[error(transparent)]
     Open(#[from] FilesError),
     /// The runtime's log could not be read.
-    #[error("cannot read the container's log for {}: {source}", path.display())]
+    #[error("cannot read the container's log {}: {source}", path.display())]
     Read {
-        /// The user's file.
+        /// The log.
         path: PathBuf,
         /// The kernel's refusal.
         source: io::Error,
@@ -59,7 +60,7 @@ pub(super) trait Sink: Send + 'static {
     /// Makes the target, once, before anything else.
     fn open(&mut self) -> Result<(), SinkError>;
     /// Appends all that `source` has by now, counting what was written.
-    fn copy_from(&mut self, source: &File, copied: &AtomicU64) -> Result<(), SinkError>;
+    fn copy_from(&mut self, source: &mut Chain, copied: &AtomicU64) -> Result<(), SinkError>;
     /// The last word about what was written.
     fn close(self) -> Result<(), SinkError>;
 }
@@ -88,13 +89,14 @@ impl Sink for UserFile {
         Ok(())
     }
 
-    fn copy_from(&mut self, source: &File, copied: &AtomicU64) -> Result<(), SinkError> {
+    fn copy_from(&mut self, source: &mut Chain, copied: &AtomicU64) -> Result<(), SinkError> {
         let Some(file) = &self.file else {
             return Ok(());
         };
+        let log = source.path().to_owned();
         let _as_user = self.user.enter().map_err(|e| self.not_user(e))?;
         pump(source, file, copied).map_err(|error| match error {
-            PumpError::Read(source) => SinkError::Read { path: self.place.path(), source },
+            PumpError::Read(source) => SinkError::Read { path: log.clone(), source },
             PumpError::Write(source) => SinkError::Write { path: self.place.path(), source },
         })
     }

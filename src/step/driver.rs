@@ -15,14 +15,13 @@ use crate::cri::watch::{self, FirstLook};
 use crate::exit_code;
 use crate::failpoint;
 use crate::identity::look_up::LookUp;
-use crate::layout;
-use crate::logs::copy::{Copier, CopyPlan};
 use crate::report::craned::Sender;
-use crate::spec::{ContainerSpec, Kind, StepSpec, Work};
+use crate::spec::{Kind, StepSpec};
 use crate::step::action::{Acquisition, Action, Report};
 use crate::step::event::{Event, Failure};
 use crate::step::hooks::Hooks;
 use crate::step::machine::{Machine, Role};
+use crate::step::output::Output;
 use crate::step::owed;
 use crate::step::parts::Parts;
 use crate::step::patience::{DRAIN_LIMIT, OWING_LIMIT, Patience};
@@ -54,8 +53,8 @@ pub struct Driver {
     found: Found,
     underway: Underway,
     reports: VecDeque<Report>,
-    copier: Option<Copier>,
     hooks: Rc<Hooks>,
+    output: Output,
     /// Begun before it is needed: a name service takes its time.
     look_up: Option<LookUp>,
     /// Where pidfds cannot tell how a process ended.
@@ -91,8 +90,8 @@ impl Driver {
             found: Found::default(),
             underway: Underway::default(),
             reports: VecDeque::new(),
-            copier: None,
             hooks: Rc::new(hooks),
+            output: Output::default(),
             look_up: Some(look_up),
             exits: exits.map(Rc::new),
             acquiring: false,
@@ -183,7 +182,8 @@ impl Driver {
             failpoint::pass(|| format!("before {}", action.name()));
             match action {
                 Action::Report(report) => {
-                    self.reports.push_back(self.naming_left(report));
+                    let report = self.output.remark_on(self.naming_left(report));
+                    self.reports.push_back(report);
                     self.deliver_next();
                 }
                 Action::StartLimits => {
@@ -221,8 +221,11 @@ impl Driver {
         let created = matches!(learnt, Learnt::Created(_));
         self.found.add(learnt);
         self.snapshot.change_env(|env| self.found.effects.apply(env));
-        if created {
-            self.start_copy();
+        if let Some(container) = &self.found.container {
+            self.output.note_container(container);
+        }
+        if let (true, Some(user), Some(work)) = (created, &self.found.user, self.spec.container()) {
+            self.output.start(&self.spec, work, user, &self.client);
         }
         if let Some(mounts) =
             self.found.mounts.clone().filter(|mounts| mounts.has_daemons() && self.underway.mounts.is_free())
@@ -254,27 +257,6 @@ impl Driver {
             exits: self.exits.clone(),
         };
         self.underway.stage.set(async move { (stage, stages::perform(stage, context).await) });
-    }
-
-    /// The user's copy begins before the container does: not a byte is late.
-    fn start_copy(&mut self) {
-        let (Some(user), Some(work)) = (&self.found.user, self.container_spec()) else {
-            return;
-        };
-        self.copier = Some(Copier::start(CopyPlan {
-            source: self.spec.log_dir.container_log(self.spec.id),
-            cwd: work.cwd.clone(),
-            dir_name: layout::user_output_dir_name(self.spec.id.job),
-            file_name: layout::user_output_name(self.spec.id.step, &self.spec.node),
-            user: sys::as_user::User { uid: user.uid, gid: user.gid, groups: user.groups.clone() },
-        }));
-    }
-
-    fn container_spec(&self) -> Option<&ContainerSpec> {
-        match &self.spec.work {
-            Ok(Work::Container(work)) => Some(work),
-            Ok(Work::Pod(_)) | Err(_) => None,
-        }
     }
 
     fn watch(&mut self, first: FirstLook) {
@@ -318,9 +300,9 @@ impl Driver {
     }
 
     fn drain(&mut self) {
-        let copier = self.copier.take();
+        let copied = self.output.finish(DRAIN_LIMIT);
         self.underway.drain.set(async move {
-            finish_copy(copier, DRAIN_LIMIT).await;
+            copied.await;
             Event::Drained
         });
     }
@@ -359,10 +341,4 @@ impl Driver {
             }
         }
     }
-}
-
-async fn finish_copy(copier: Option<Copier>, limit: Duration) {
-    let Some(copier) = copier else { return };
-    let summary = copier.drain(limit).await;
-    tracing::info!(copied = summary.copied, left = summary.left, warning = summary.warning, "output copied");
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 /// How long the user's copy may take to catch up after the end.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// The same where the container's end was not learnt.
+pub const UNDRAINED_LIMIT: Duration = Duration::from_secs(1);
 /// How long the outcome may take to reach the disk before we go on.
 pub const KEEP_LIMIT: Duration = Duration::from_millis(300);
 /// How long a clean-up nobody could take over may go on after the report.

@@ -191,6 +191,28 @@ fn a_runtime_slow_to_show_the_end_is_waited_for() {
     assert_eq!(job.run("exit 5").exit_code, 5);
 }
 
+#[test]
+fn output_the_runtime_writes_after_telling_the_end_is_copied_too() {
+    let fake = FakeCri::containerd();
+    fake.write_logs_after(Duration::from_millis(400));
+    let job = Job::on_fake(&fake);
+    completed(&job.run("echo late; printf later"));
+    assert_eq!(job.output(1, "stdout"), "late\nlater");
+}
+
+#[test]
+fn a_log_that_the_runtime_never_reopens_is_copied_whole() {
+    let fake = FakeCri::containerd();
+    fake.fault(Method::ReopenContainerLog, 1000, Fault::Fail(Code::Internal, "no"));
+    let job = Job::on_fake(&fake);
+    let report = job.run_with(&["sh", "-c", "seq 20000; sleep 0.2; seq 20000"], |init| {
+        (init.max_log_file_size, init.max_log_file_num) = (10_000, 2);
+    });
+    completed(&report);
+    let all: String = (1..=20_000).map(|i| format!("{i}\n")).collect();
+    assert!(job.output(1, "stdout") == format!("{all}{all}"));
+}
+
 // ---- calls that fail ----
 
 #[test]

@@ -31,6 +31,7 @@ mod mounts;
 mod network;
 mod numbers;
 mod oom;
+mod output;
 mod processes;
 mod proofs;
 mod refusals;

@@ -1,7 +1,10 @@
 use super::*;
 use crate::sys::files::scratch::{Dir, Tmpfs};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 const UID: u32 = 12345;
@@ -23,9 +26,14 @@ fn run_with_pool<T>(pool: &str, future: impl Future<Output = T>) -> T {
     result
 }
 
+/// The log is there before the copy begins, as the supervisor makes it.
 fn plan(dir: &Path, cwd: &Path) -> CopyPlan {
+    let source = dir.join("7.1.container.log");
+    let _ = File::create(&source);
     CopyPlan {
-        source: dir.join("7.1.container.log"),
+        source,
+        bounds: Bounds { max_bytes: 0, max_files: 0 },
+        reopen: Box::new(|| Box::pin(async { Ok(()) })),
         cwd: cwd.to_owned(),
         dir_name: "7.out".into(),
         file_name: "1.node.log".into(),
@@ -66,7 +74,7 @@ fn the_users_file_is_there_at_once_though_nothing_is_printed() {
         until(|| target.exists()).await;
         let status = std::fs::metadata(&target).unwrap();
         assert_eq!((status.uid(), status.gid(), status.mode() & 0o777), (UID, UID, 0o600));
-        assert_eq!(copier.drain(LIMIT).await, CopySummary { copied: 0, left: 0, warning: None });
+        assert_eq!(copier.drain(LIMIT).await, CopySummary::default());
     });
 }
 
@@ -82,13 +90,13 @@ fn what_a_writer_appends_meanwhile_arrives_byte_for_byte() {
         let copier = Copier::start(plan);
         let rest = bytes[1000..].to_vec();
         let writer = std::thread::spawn(move || {
-            let mut log = std::fs::OpenOptions::new().append(true).open(source).unwrap();
+            let mut log = OpenOptions::new().append(true).open(source).unwrap();
             rest.chunks(777).for_each(|piece| log.write_all(piece).unwrap());
         });
         until(|| writer.is_finished()).await;
         copier.drain(LIMIT).await
     });
-    assert_eq!(summary, CopySummary { copied: 3_000_001, left: 0, warning: None });
+    assert_eq!(summary, CopySummary { written: 3_000_001, copied: 3_000_001, ..CopySummary::default() });
     assert!(std::fs::read(home.join("7.out/1.node.log")).unwrap() == bytes);
 }
 
@@ -99,12 +107,13 @@ fn output_arrives_while_the_container_runs() {
     let plan = plan(dir.path(), &home);
     let target = home.join("7.out/1.node.log");
     run(async {
-        let mut log = File::create(&plan.source).unwrap();
+        let mut log = OpenOptions::new().append(true).open(&plan.source).unwrap();
         let copier = Copier::start(plan);
         for count in 1..=5 {
             log.write_all(b"line\n").unwrap();
             until(|| std::fs::metadata(&target).is_ok_and(|t| t.len() == 5 * count)).await;
         }
+        drop(log);
         assert_eq!(copier.drain(LIMIT).await.copied, 25);
     });
 }
@@ -190,7 +199,7 @@ impl Sink for Hung {
         Ok(())
     }
 
-    fn copy_from(&mut self, source: &File, copied: &AtomicU64) -> Result<(), SinkError> {
+    fn copy_from(&mut self, source: &mut Chain, copied: &AtomicU64) -> Result<(), SinkError> {
         let (_unread, writer) = self.pipe.as_mut().unwrap();
         super::super::sink::pump(source, writer, copied).unwrap();
         Ok(())
@@ -209,8 +218,9 @@ fn a_write_that_hangs_holds_up_neither_main_nor_the_end() {
     let limit = Duration::from_millis(200);
     let begun = Instant::now();
     let summary = run(async {
-        let follower = Follower::open(&source).unwrap();
-        let copier = Copier::with_sink(follower, "/home/u/7.out/1.log".into(), Hung { pipe: None });
+        let plan = plan(dir.path(), dir.path());
+        let hung = Hung { pipe: None };
+        let copier = Copier::with_sink(source, "/home/u/7.out/1.log".into(), plan.bounds, plan.reopen, hung);
         // Main goes on meanwhile.
         tokio::time::sleep(Duration::from_millis(20)).await;
         copier.drain(limit).await
@@ -220,4 +230,142 @@ fn a_write_that_hangs_holds_up_neither_main_nor_the_end() {
     assert!(warning.contains("/home/u/7.out/1.log") && warning.contains("did not answer within 0.2 s"), "{warning}");
     assert_eq!(summary.copied + summary.left, 1 << 20);
     assert!(summary.left > 0);
+}
+
+/// Writes numbered lines as a runtime does: one write each, to whatever file it opened last.
+struct Runtime {
+    log: Arc<Mutex<Option<File>>>,
+    path: PathBuf,
+}
+
+impl Runtime {
+    fn on(path: &Path) -> Self {
+        let log = OpenOptions::new().append(true).open(path).unwrap();
+        Self { log: Arc::new(Mutex::new(Some(log))), path: path.to_owned() }
+    }
+
+    fn reopen(&self) -> Reopen {
+        let (log, path) = (Arc::clone(&self.log), self.path.clone());
+        Box::new(move || {
+            *log.lock().unwrap() = Some(OpenOptions::new().append(true).create(true).open(&path).unwrap());
+            Box::pin(async { Ok(()) })
+        })
+    }
+
+    fn write(&self, numbers: std::ops::Range<u32>) {
+        for number in numbers {
+            self.log.lock().unwrap().as_mut().unwrap().write_all(format!("line {number}\n").as_bytes()).unwrap();
+            if number % 1000 == 0 {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+fn numbered(numbers: std::ops::Range<u32>) -> String {
+    numbers.map(|number| format!("line {number}\n")).collect()
+}
+
+#[test]
+fn every_line_is_copied_once_and_in_order_over_rotations() {
+    const LINES: u32 = 400_000;
+    let dir = Dir::new();
+    let home = dir.home(UID);
+    let mut plan = plan(dir.path(), &home);
+    let runtime = Runtime::on(&plan.source);
+    plan.bounds = Bounds { max_bytes: 100_000, max_files: 1000 };
+    plan.reopen = runtime.reopen();
+    let summary = run(async {
+        let copier = Copier::start(plan);
+        let writer = std::thread::spawn(move || {
+            runtime.write(0..LINES);
+            runtime.log.lock().unwrap().take();
+        });
+        until(|| writer.is_finished()).await;
+        copier.drain(LIMIT).await
+    });
+    assert_eq!((summary.left, summary.written, &summary.warning), (0, summary.copied, &None));
+    assert!(summary.rotations > 3, "{summary:?}");
+    assert!(std::fs::read_to_string(home.join("7.out/1.node.log")).unwrap() == numbered(0..LINES));
+}
+
+#[test]
+fn a_runtime_that_does_not_reopen_loses_nothing_and_is_asked_again() {
+    let dir = Dir::new();
+    let home = dir.home(UID);
+    let mut plan = plan(dir.path(), &home);
+    let runtime = Runtime::on(&plan.source);
+    plan.bounds = Bounds { max_bytes: 1000, max_files: 3 };
+    let (reopen, asked) = (runtime.reopen(), Arc::new(AtomicU64::new(0)));
+    let count = Arc::clone(&asked);
+    plan.reopen = Box::new(move || match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Box::pin(async { Err("not now".to_owned()) }),
+        _ => reopen(),
+    });
+    let target = home.join("7.out/1.node.log");
+    let summary = run(async {
+        let copier = Copier::start(plan);
+        runtime.write(0..200);
+        until(|| asked.load(Ordering::Relaxed) == 1).await;
+        runtime.write(200..300);
+        until(|| std::fs::read_to_string(&target).unwrap_or_default() == numbered(0..300)).await;
+        until(|| asked.load(Ordering::Relaxed) == 2).await;
+        runtime.write(300..310);
+        runtime.log.lock().unwrap().take();
+        copier.drain(LIMIT).await
+    });
+    assert_eq!((summary.left, summary.warning), (0, None));
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), numbered(0..310));
+}
+
+#[test]
+fn the_nodes_disk_stays_bounded_while_the_users_hangs_and_the_rest_is_counted() {
+    const LINES: u32 = 300_000;
+    let dir = Dir::new();
+    let mut plan = plan(dir.path(), dir.path());
+    let runtime = Runtime::on(&plan.source);
+    plan.bounds = Bounds { max_bytes: 200_000, max_files: 3 };
+    plan.reopen = runtime.reopen();
+    let (source, limit) = (plan.source.clone(), Duration::from_millis(200));
+    let summary = run(async {
+        let copier =
+            Copier::with_sink(source.clone(), "/u/1.log".into(), plan.bounds, plan.reopen, Hung { pipe: None });
+        let writer = std::thread::spawn(move || {
+            for begin in (0..LINES).step_by(1000) {
+                runtime.write(begin..begin + 1000);
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+        });
+        until(|| writer.is_finished()).await;
+        copier.drain(limit).await
+    });
+    let there: u64 = [0, 1, 2, 3]
+        .iter()
+        .filter_map(|&n| std::fs::metadata(crate::layout::segment(&source, n)).ok())
+        .map(|f| f.len())
+        .sum();
+    assert_eq!(summary.written, numbered(0..LINES).len() as u64);
+    assert!(there < 1_500_000 && summary.written > 3_000_000, "{there} of {summary:?}");
+    assert_eq!(summary.written, summary.copied + summary.left);
+    assert!(summary.warning.unwrap().contains("did not answer"));
+}
+
+#[test]
+fn the_last_word_of_a_runtime_that_lags_is_waited_for() {
+    let dir = Dir::new();
+    let home = dir.home(UID);
+    let plan = plan(dir.path(), &home);
+    let runtime = Runtime::on(&plan.source);
+    let summary = run(async {
+        let copier = Copier::start(plan);
+        let writer = std::thread::spawn(move || {
+            std::thread::park_timeout(Duration::from_millis(300));
+            runtime.write(7..8);
+        });
+        let summary = copier.drain(LIMIT).await;
+        assert!(writer.is_finished());
+        summary
+    });
+    assert_eq!((summary.copied, summary.left), (7, 0));
+    assert_eq!(std::fs::read_to_string(home.join("7.out/1.node.log")).unwrap(), "line 7\n");
 }

@@ -1,6 +1,6 @@
 //! The driver's part at a step's end: the outcome kept, everything undone or handed over.
 
-use super::{Driver, finish_copy};
+use super::Driver;
 use crate::cleanup::entry::Entry;
 use crate::cleanup::{perform, reaper};
 use crate::outcome::Outcome;
@@ -8,7 +8,7 @@ use crate::report::outbox;
 use crate::step::action::Report;
 use crate::step::event::Event;
 use crate::step::hooks;
-use crate::step::patience::{KEEP_LIMIT, SERVED_UNDO, UNSETTLED, UNSETTLED_REAPER};
+use crate::step::patience::{KEEP_LIMIT, SERVED_UNDO, UNDRAINED_LIMIT, UNSETTLED, UNSETTLED_REAPER};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
@@ -35,7 +35,7 @@ impl Driver {
         let acquired = self.claim.journal.entries().iter();
         let entries: Vec<Entry> = acquired.filter(|entry| !matches!(entry, Entry::Socket { .. })).cloned().collect();
         let unsettled = if self.unsettled { UNSETTLED } else { Duration::ZERO };
-        let copier = self.copier.take();
+        let copied = self.output.finish(UNDRAINED_LIMIT);
         self.underway.watch.clear();
         self.underway.mounts.clear();
         let mounts = self.found.mounts.take();
@@ -58,7 +58,7 @@ impl Driver {
                 }
             };
             tokio::join!(epilogs, undone);
-            finish_copy(copier, Duration::from_secs(1)).await;
+            copied.await;
             Event::CleanedUp
         });
     }

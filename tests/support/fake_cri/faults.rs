@@ -24,6 +24,7 @@ pub enum Method {
     RemoveContainer,
     ListContainers,
     ContainerStatus,
+    ReopenContainerLog,
     ImageStatus,
     PullImage,
 }

@@ -12,6 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Log {
     file: Arc<Mutex<File>>,
     chunk: usize,
+    /// Records kept back until `release`.
+    held: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
 impl Log {
@@ -20,8 +22,13 @@ impl Log {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir)?;
         }
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-        Ok(Self { file: Arc::new(Mutex::new(file)), chunk })
+        Ok(Self { file: Arc::new(Mutex::new(open(path)?)), chunk, held: Arc::default() })
+    }
+
+    /// From now on writes to whatever has the name by now, made if nothing has.
+    pub fn reopen(&self, path: &Path) -> std::io::Result<()> {
+        *self.file.lock().unwrap() = open(path)?;
+        Ok(())
     }
 
     /// Copies `from` until it ends.
@@ -54,9 +61,27 @@ impl Log {
         }
     }
 
+    /// From now on writes nothing until `release`.
+    pub fn hold(&self) {
+        *self.held.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// Writes what was held.
+    pub fn release(&self) {
+        let held = self.held.lock().unwrap().take();
+        self.write(&held.unwrap_or_default());
+    }
+
     fn write(&self, record: &[u8]) {
+        if let Some(held) = &mut *self.held.lock().unwrap() {
+            return held.extend_from_slice(record);
+        }
         let _ = self.file.lock().unwrap().write_all(record);
     }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
 fn line(stream: &str, tag: char, text: &[u8]) -> Vec<u8> {

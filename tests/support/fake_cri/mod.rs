@@ -149,6 +149,11 @@ impl FakeCri {
         self.world.forget_exit_codes();
     }
 
+    /// All output reaches the log only `lag` after the end was shown.
+    pub fn write_logs_after(&self, lag: Duration) {
+        self.world.write_logs_after(lag);
+    }
+
     /// Ends are shown as EXITED only after `lag`; from now on, and those not shown yet.
     pub fn show_exits_after(&self, lag: Duration) {
         self.world.show_exits_after(lag);

@@ -176,6 +176,16 @@ impl RuntimeService for Service {
         .await
     }
 
+    async fn reopen_container_log(
+        &self,
+        request: Request<ReopenContainerLogRequest>,
+    ) -> Reply<ReopenContainerLogResponse> {
+        self.call(Method::ReopenContainerLog, request, |w, q, _| async move {
+            w.reopen_log(&q.container_id).map(|()| ReopenContainerLogResponse {})
+        })
+        .await
+    }
+
     async fn container_status(&self, request: Request<ContainerStatusRequest>) -> Reply<ContainerStatusResponse> {
         self.call(
             Method::ContainerStatus,

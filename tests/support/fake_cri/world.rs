@@ -35,6 +35,7 @@ struct State {
     made: u64,
     forget: bool,
     lag: Duration,
+    log_lag: Duration,
     image_groups: Vec<u32>,
 }
 
@@ -48,6 +49,7 @@ struct Held {
     pod: String,
     config: ContainerConfig,
     log: String,
+    writer: Option<Log>,
     parent: String,
     image_id: String,
     state: ContainerState,
@@ -72,6 +74,7 @@ impl World {
             made: 0,
             forget: false,
             lag: flavour.exit_lag,
+            log_lag: Duration::ZERO,
             image_groups: Vec::new(),
         };
         Self { flavour, group: format!("/{name}"), state: Mutex::new(state), changed: watch::channel(0).0 }
@@ -275,6 +278,7 @@ impl World {
         *state.starts.entry(job).or_default() += 1;
         let log = (!held.log.is_empty()).then(|| Log::open(Path::new(&held.log), self.flavour.log_chunk));
         let log = log.and_then(Result::ok);
+        held.writer = log.clone();
         if let Some(child) = held.child.take() {
             let (world, id) = (Arc::clone(self), id.to_owned());
             std::thread::spawn(move || world.follow(&id, child, log));
@@ -286,6 +290,8 @@ impl World {
 
     /// A container's life after its start, in a thread of its own.
     fn follow(&self, id: &str, child: Child, log: Option<Log>) {
+        let log_lag = self.state().log_lag;
+        let lagging = log.clone().filter(|_| !log_lag.is_zero()).inspect(Log::hold);
         let code = attend(child, log);
         let forget = self.state().forget;
         let (ended, finished) = (Instant::now(), now());
@@ -294,6 +300,7 @@ impl World {
             crate::support::wait::pause(Duration::from_millis(5));
         }
         if let Some(held) = self.state().containers.get_mut(id) {
+            held.writer = None;
             held.state = ContainerState::ContainerExited;
             held.times[2] = finished;
             (held.exit_code, held.reason) = match code {
@@ -304,6 +311,17 @@ impl World {
             held.cgroup.leave();
         }
         self.touch();
+        if let Some(log) = lagging {
+            crate::support::wait::pause(log_lag);
+            log.release();
+        }
+    }
+
+    pub fn reopen_log(&self, id: &str) -> Result<(), Status> {
+        let state = self.state();
+        let held = state.containers.get(id).ok_or_else(|| Status::not_found(format!("container {id}")))?;
+        let writer = held.writer.as_ref().ok_or_else(|| Status::unknown("container is not running"))?;
+        writer.reopen(Path::new(&held.log)).map_err(|error| Status::internal(error.to_string()))
     }
 
     pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), Status> {
@@ -410,6 +428,10 @@ impl World {
         self.state().forget = true;
     }
 
+    pub fn write_logs_after(&self, lag: Duration) {
+        self.state().log_lag = lag;
+    }
+
     pub fn show_exits_after(&self, lag: Duration) {
         self.state().lag = lag;
     }
@@ -504,6 +526,7 @@ impl Held {
         Self {
             pod,
             log,
+            writer: None,
             parent: sandbox.linux.clone().unwrap_or_default().cgroup_parent,
             config,
             image_id,

@@ -1,0 +1,78 @@
+//! The container's output as the driver sees it: one copy, begun, finished, told of.
+
+use crate::cri::client::Client;
+use crate::identity::user::User;
+use crate::layout;
+use crate::logs::copy::{Copier, CopyPlan, CopySummary};
+use crate::logs::rotation::{Bounds, Reopen};
+use crate::spec::{ContainerSpec, StepSpec};
+use crate::step::action::Report;
+use crate::sys::as_user;
+use std::cell::RefCell;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The output of one step's container.
+#[derive(Debug, Default)]
+pub struct Output {
+    copier: Option<Copier>,
+    /// Whose log the runtime is to reopen.
+    container: Arc<Mutex<String>>,
+    summary: Rc<RefCell<Option<CopySummary>>>,
+}
+
+impl Output {
+    /// Begins the user's copy, before the container does: not a byte is late.
+    pub fn start(&mut self, spec: &StepSpec, work: &ContainerSpec, user: &User, client: &Client) {
+        self.copier = Some(Copier::start(CopyPlan {
+            source: spec.log_dir.container_log(spec.id),
+            bounds: Bounds { max_bytes: spec.log.max_bytes, max_files: spec.log.max_files },
+            reopen: self.reopen(client),
+            cwd: work.cwd.clone(),
+            dir_name: layout::user_output_dir_name(spec.id.job),
+            file_name: layout::user_output_name(spec.id.step, &spec.node),
+            user: as_user::User { uid: user.uid, gid: user.gid, groups: user.groups.clone() },
+        }));
+    }
+
+    /// Another container than was created may have been started.
+    pub fn note_container(&self, id: &str) {
+        id.clone_into(&mut self.container.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn reopen(&self, client: &Client) -> Reopen {
+        let (client, container) = (client.clone(), Arc::clone(&self.container));
+        Box::new(move || {
+            let client = client.clone();
+            let container = container.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            Box::pin(async move { client.reopen_log(&container).await.map_err(|error| error.to_string()) })
+        })
+    }
+
+    /// Copies what is left, within `limit`.
+    pub fn finish(&mut self, limit: Duration) -> impl Future<Output = ()> + use<> {
+        let (copier, kept) = (self.copier.take(), Rc::clone(&self.summary));
+        async move {
+            let Some(copier) = copier else { return };
+            let summary = copier.drain(limit).await;
+            let CopySummary { written, copied, left, rotations, warning } = &summary;
+            tracing::info!(written, copied, left, rotations, warning, "output copied");
+            kept.replace(Some(summary));
+        }
+    }
+
+    /// Says in the last report what was not copied: the step's outcome stays as it is.
+    pub fn remark_on(&self, report: Report) -> Report {
+        match (report, self.summary().and_then(|summary| summary.warning)) {
+            (Report::Final(verdict), Some(warning)) => Report::Final(verdict.with_remark(&warning)),
+            (report, _) => report,
+        }
+    }
+
+    /// What became of the copy, once it is finished.
+    pub fn summary(&self) -> Option<CopySummary> {
+        self.summary.borrow().clone()
+    }
+}
