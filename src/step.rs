@@ -17,6 +17,7 @@ pub mod advance;
 pub mod driver;
 pub mod effects;
 pub mod event;
+pub mod history;
 pub mod hooks;
 pub mod machine;
 pub mod output;
@@ -27,6 +28,7 @@ pub mod state;
 pub mod timers;
 
 mod pod_record;
+mod record;
 mod send;
 mod slot;
 mod stages;

@@ -215,6 +215,12 @@ fn prepare_container_log(spec: &StepSpec) -> Result<(), SuperviseError> {
         Kind::PrimaryContainer | Kind::CommonContainer => {
             let log = spec.log_dir.container_log(spec.id);
             rotation::remove_older(&log);
+            // An earlier run's would pass for ours.
+            if let Err(error) = std::fs::remove_file(spec.log_dir.record(spec.id))
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, "an earlier run's final record stays");
+            }
             Ok(files::create_anew(&log, 0o600)?)
         }
     }

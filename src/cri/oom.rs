@@ -1,4 +1,4 @@
-//! The kernel's count of out-of-memory kills in one container.
+//! The kernel's count of out-of-memory kills in one container, and of what it used.
 //!
 //! Held open from the start, read at the end. The runtime removes the container's
 //! cgroup, and the count with it, by itself after the end (27 to 138 ms were seen),
@@ -10,14 +10,19 @@
 
 use crate::cri::witness::OomKills;
 use crate::sys::cgroup::memory::OomCounter;
+use crate::sys::cgroup::usage::{Meter, Usage};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-/// The counters of a container: at most two descriptors.
+/// The counters of a container: at most five descriptors.
 #[derive(Debug)]
 pub(super) struct Counters {
     own: OomCounter,
     /// That of the job, and what it said at the start.
     job: Option<(OomCounter, u64)>,
+    meter: Meter,
+    /// As of the last look.
+    used: Cell<Usage>,
 }
 
 impl Counters {
@@ -28,17 +33,26 @@ impl Counters {
         let mut groups = member_files.iter().filter_map(|file| file.parent());
         let (group, own) = groups.find_map(|group| Some((group, OomCounter::open(group).ok()?)))?;
         let job = group.parent().filter(|_| in_job && own.counts_below()).and_then(of_job);
-        Some(Self { own, job })
+        let dirs = member_files.iter().filter_map(|file| file.parent());
+        Some(Self { own, job, meter: Meter::open(dirs), used: Cell::default() })
     }
 
-    /// What they say now.
+    /// What they say now; the usage is looked at too, for it cannot be later.
     pub(super) fn kills(&self) -> OomKills {
+        self.used.set(self.meter.read().or(self.used.get()));
         match self.own.read() {
             Ok(0) => OomKills::None,
             Ok(_) => OomKills::OfContainer,
             Err(_removed) if self.job.as_ref().is_some_and(has_risen) => OomKills::OfJob,
             Err(_removed) => OomKills::Unknown,
         }
+    }
+}
+
+impl Counters {
+    /// What was used, as of the last look at the kills.
+    pub(super) fn used(&self) -> Usage {
+        self.used.get()
     }
 }
 

@@ -14,6 +14,7 @@ use crate::cri::oom::Counters;
 use crate::cri::witness::{Certainty, Memory, OomKills, judge};
 use crate::outcome::{End, Outcome};
 use crate::sys::cgroup;
+use crate::sys::cgroup::usage::Usage;
 use crate::sys::pidfd::Process;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -137,6 +138,11 @@ impl Held {
 
     fn kills_now(&self) -> OomKills {
         self.oom.as_ref().map_or(OomKills::Unknown, Counters::kills)
+    }
+
+    /// What the container used, as far as it could be read while its cgroup was there.
+    pub fn used(&self) -> Option<Usage> {
+        self.oom.as_ref().map(Counters::used)
     }
 
     /// From now on a SIGKILL may be ours.

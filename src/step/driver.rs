@@ -19,12 +19,14 @@ use crate::report::craned::Sender;
 use crate::spec::{Kind, StepSpec};
 use crate::step::action::{Acquisition, Action, Report};
 use crate::step::event::{Event, Failure};
+use crate::step::history::History;
 use crate::step::hooks::Hooks;
 use crate::step::machine::{Machine, Role};
 use crate::step::output::Output;
 use crate::step::owed;
 use crate::step::parts::Parts;
 use crate::step::patience::{DRAIN_LIMIT, OWING_LIMIT, Patience};
+use crate::step::record::Writing;
 use crate::step::send;
 use crate::step::stages::{self, Context, Found, Learnt};
 use crate::step::state::{Stage, State};
@@ -55,6 +57,8 @@ pub struct Driver {
     reports: VecDeque<Report>,
     hooks: Rc<Hooks>,
     output: Output,
+    history: History,
+    record: Writing,
     /// Begun before it is needed: a name service takes its time.
     look_up: Option<LookUp>,
     /// Where pidfds cannot tell how a process ended.
@@ -78,6 +82,7 @@ impl Driver {
         let role = if spec.kind == Kind::Pod { Role::Pod } else { Role::Container };
         let (machine, first) = Machine::new(role, Patience::with_epilogs(&spec.hooks));
         let sender = Sender { socket: spec.craned_socket.clone(), id: spec.id, node: spec.node.clone() };
+        let state = machine.state();
         let driver = Self {
             limits: spec.limits.clone(),
             spec: Rc::new(spec),
@@ -92,6 +97,8 @@ impl Driver {
             reports: VecDeque::new(),
             hooks: Rc::new(hooks),
             output: Output::default(),
+            history: History::new(state, clocks()),
+            record: Writing::default(),
             look_up: Some(look_up),
             exits: exits.map(Rc::new),
             acquiring: false,
@@ -115,6 +122,8 @@ impl Driver {
         if self.owing && timeout(OWING_LIMIT, self.underway.undo.done()).await.is_ok() {
             self.owing = false;
         }
+        self.write_record(None);
+        self.record.finish().await;
         // A journal that is still owed stays for the next clean-up.
         (!self.owing).then_some(self.claim)
     }
@@ -165,7 +174,8 @@ impl Driver {
         let actions = self.machine.step(event.clone());
         let after = self.machine.state();
         if before != after {
-            tracing::info!(?event, from = ?before, to = ?after, "state");
+            let ms = self.history.enter(after, clocks()).as_millis();
+            tracing::info!(?event, from = ?before, to = ?after, ms, "state");
         }
         self.snapshot.set(self.machine.status());
         if before != State::Running && after == State::Running {
@@ -183,6 +193,9 @@ impl Driver {
             match action {
                 Action::Report(report) => {
                     let report = self.output.remark_on(self.naming_left(report));
+                    if let Report::Final(verdict) = &report {
+                        self.write_record(Some(verdict.clone()));
+                    }
                     self.reports.push_back(report);
                     self.deliver_next();
                 }

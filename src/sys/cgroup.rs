@@ -7,6 +7,7 @@
 pub mod kill;
 pub mod limits;
 pub mod memory;
+pub mod usage;
 
 use procfs::ProcessCGroups;
 use procfs::process::{MountInfo, Process};

@@ -18,6 +18,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("config", 1),
     ("step::state", 1),
     ("step::event", 1),
+    ("step::history", 1),
     ("step::action", 1),
     ("step::machine", 1),
     ("step::timers", 1),

@@ -2,6 +2,8 @@
 
 use crate::support::job::Job;
 use crate::support::runtime::on_each;
+use crane_supervisor::outcome::{End, Outcome};
+use crane_supervisor::wire::crane::JobStatus;
 use crane_supervisor::wire::crane::supervisor::InitSupervisorRequest;
 
 /// `count` numbered lines and the end.
@@ -35,5 +37,57 @@ fn rotation_bounds_the_nodes_disk_and_loses_no_line() {
         let total: u64 = files.iter().sum();
         assert!(files.len() <= 3 && total < 2_000_000, "{files:?}");
         assert!(job.user_log(1).len() as u64 > total, "nothing was dropped from the node: {files:?}");
+    });
+}
+
+#[test]
+fn the_final_record_tells_how_a_step_went() {
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        // Busy for a moment, and not gone before anybody looks.
+        let script = "echo hello; head -c 20000000 /dev/urandom | sha256sum >/dev/null; sleep 0.2; exit 3";
+        job.run(script);
+        let record = job.record(1);
+        assert_eq!((record.version, record.job, record.step, &*record.kind), (1, job.id(), 1, "container"));
+        assert_eq!(record.outcome, Some(Outcome::Ended(End::Exited(3))));
+        assert_eq!((record.verdict.exit_code, &*record.verdict.reason), (3, ""));
+        let names: Vec<_> = record.phases.iter().map(|phase| &*phase.name).collect();
+        let wanted = "ready user pod mounts image create start running draining cleaning_up reporting";
+        assert_eq!(names.join(" "), wanted);
+        let running = &record.phases[7];
+        assert!(running.seconds > 0.2 && running.seconds < 60.0 && running.begun.ends_with('Z'), "{running:?}");
+        let image = record.image.clone().unwrap();
+        assert_eq!(image.reference, runtime.image());
+        assert!(
+            image.digest.is_some_and(|digest| !digest.is_empty()) && record.pod.is_some() && record.container.is_some()
+        );
+        let output = record.output.clone().unwrap();
+        assert_eq!((output.written_bytes, output.copied_bytes), (job.user_log(1).len() as u64, output.written_bytes));
+        assert_eq!((output.dropped_bytes, output.problem), (0, None));
+        let usage = record.usage.unwrap();
+        assert!(usage.cpu_us.is_some_and(|us| us > 20_000) && usage.memory_peak_bytes.is_some(), "{usage:?}");
+        let pod = job.record(0);
+        assert_eq!((&*pod.kind, pod.outcome), ("pod", Some(Outcome::PodEnded)));
+    });
+}
+
+#[test]
+fn a_full_home_costs_the_copy_and_is_said_but_changes_no_outcome() {
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        let cwd = &job.places().cwd;
+        let (size, user) = ("size=1m,mode=0700", "uid=65534,gid=65534");
+        let options = format!("{size},{user}");
+        nix::mount::mount(Some("none"), cwd, Some("tmpfs"), nix::mount::MsFlags::empty(), Some(&*options)).unwrap();
+        let report = job.run(&count(60_000));
+        let (written, copied) = (job.runtime_log(1), job.user_log(1));
+        nix::mount::umount2(cwd, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        assert_eq!((report.final_status(), report.exit_code), (JobStatus::Completed, 0));
+        assert!(report.reason.contains("No space left") && report.reason.contains("not copied"), "{}", report.reason);
+        assert!(copied.len() > 500_000 && written.starts_with(&copied));
+        let output = job.record(1).output.unwrap();
+        assert_eq!(output.written_bytes, written.len() as u64);
+        assert_eq!(output.dropped_bytes, (written.len() - copied.len()) as u64);
+        assert_eq!(Some(output.problem.unwrap()), Some(report.reason));
     });
 }

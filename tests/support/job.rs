@@ -245,6 +245,14 @@ impl Job {
         String::from_utf8_lossy(&super::output::written(&self.runtime_log(step), "stdout")).into_owned()
     }
 
+    /// The final record of `step`.
+    #[track_caller]
+    pub fn record(&self, step: u32) -> crane_supervisor::report::record::Record {
+        let path = self.places().logs.join(format!("{}.{step}.json", self.id()));
+        let text = std::fs::read(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
+        serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
     /// Our own log of `step`.
     pub fn supervisor_log(&self, step: u32) -> String {
         let name = format!("{}.{step}.log", self.id());

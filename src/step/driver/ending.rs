@@ -3,12 +3,13 @@
 use super::Driver;
 use crate::cleanup::entry::Entry;
 use crate::cleanup::{perform, reaper};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Verdict};
 use crate::report::outbox;
 use crate::step::action::Report;
 use crate::step::event::Event;
 use crate::step::hooks;
 use crate::step::patience::{KEEP_LIMIT, SERVED_UNDO, UNDRAINED_LIMIT, UNSETTLED, UNSETTLED_REAPER};
+use crate::step::record::Known;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
@@ -80,6 +81,21 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Beside the last report, or at an end without one.
+    pub(super) fn write_record(&mut self, told: Option<Verdict>) {
+        let outcome = self.machine.outcome();
+        let Some(verdict) = told.or_else(|| outcome.map(Outcome::verdict)) else { return };
+        self.record.begin(Known {
+            spec: &self.spec,
+            found: &self.found,
+            history: &self.history,
+            outcome,
+            verdict,
+            output: self.output.summary(),
+            handed_over: self.claim.is_handed_over(),
+        });
     }
 
     /// The last report names what outlives the step: an administrator is to look at it.
