@@ -5,6 +5,7 @@
 
 pub mod cleanup;
 pub mod helpers;
+pub mod logs;
 pub mod lookup_user;
 pub mod output;
 pub mod reap;
@@ -51,6 +52,8 @@ enum Command {
     Run(Box<run::options::Options>),
     /// Undo what dead supervisors left on this node. Leaves live steps alone; safe at any time.
     Cleanup(cleanup::Options),
+    /// Show what a step's container wrote, or the supervisor's own log of it.
+    Logs(logs::Options),
     /// Finish the clean-up of a step whose supervisor has gone.
     #[command(hide = true)]
     Reap {
@@ -113,6 +116,7 @@ fn dispatch(arguments: Arguments) -> ExitCode {
     match arguments.command {
         Some(Command::Run(options)) => run::run(*options),
         Some(Command::Cleanup(options)) => cleanup::run(&options),
+        Some(Command::Logs(options)) => logs::run(&options),
         Some(Command::Reap { within: Some(seconds), step_dir, .. }) => {
             reap::run_within(step_dir, Duration::from_secs(seconds))
         }

@@ -25,9 +25,9 @@ pub mod traces;
 pub use error::LocalError;
 
 use crate::layout::{LogDir, TempDir};
+use crate::logs::show::LastLine;
 use crate::outcome::FinalStatus;
 use conduct::Conductor;
-use display::LastLine;
 use interrupts::Interrupts;
 use place::Place;
 use plan::{CONTAINER_STEP, Isolation, POD_STEP, Request};

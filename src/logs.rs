@@ -3,7 +3,8 @@
 //! The runtime writes the container's output itself (CRI log format). `watch` waits for
 //! it to grow, `chain` reads it across rotations; `copy` makes the one copy, byte for
 //! byte, which `sink` writes as the user, and `rotation` bounds the runtime's file.
-//! `follow`, `line` and `display` take the format apart for whoever shows it. `rotate`
+//! `show` is for people: it uses `follow`, takes the format apart with `line` and `display`,
+//! and chooses and writes lines with `print`. `rotate`
 //! bounds our own log; `stamp` and `escape` write its lines. Nothing here ever delays or
 //! fails a step: trouble with output is a warning.
 
@@ -13,8 +14,10 @@ pub mod display;
 pub mod escape;
 pub mod follow;
 pub mod line;
+pub mod print;
 pub mod rotate;
 pub mod rotation;
+pub mod show;
 pub mod sink;
 pub mod stamp;
 pub mod watch;

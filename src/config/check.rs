@@ -87,6 +87,11 @@ impl Config {
         }
     }
 
+    /// Where logs are.
+    pub fn log_dir(&self) -> PathBuf {
+        self.base_dir.join(&self.supervisor.log_dir)
+    }
+
     /// Where bindfs mounts are, whether bindfs is on or was.
     pub fn mount_base_dir(&self) -> PathBuf {
         self.absolute_bind_fs().mount_base_dir
@@ -110,7 +115,7 @@ impl Config {
         Ok(Container {
             base_dir: self.base_dir.clone(),
             temp_dir: self.base_dir.join(container.temp_dir.as_deref().unwrap_or(Path::new(DEFAULT_TEMP_DIR))),
-            log_dir: self.base_dir.join(&supervisor.log_dir),
+            log_dir: self.log_dir(),
             debug_level: supervisor.debug_level.clone(),
             max_log_file_size: size::parse(&supervisor.max_log_file_size)?,
             max_log_file_num: supervisor.max_log_file_num,

@@ -155,6 +155,14 @@ pub enum LocalError {
         /// What happened.
         reason: String,
     },
+    /// Our own reader was slower than the log's bound allows.
+    #[error(
+        "not all output was shown: {files} files of its log were removed before whoever reads ours took them; it is whole in the user's copy"
+    )]
+    NotShown {
+        /// How many.
+        files: u64,
+    },
     /// Signals cannot be received.
     #[error("cannot watch for signals: {0}")]
     Signals(#[source] io::Error),

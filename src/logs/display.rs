@@ -4,7 +4,7 @@
 //! holds at most one unfinished record of 64 KiB; of a longer one the text is
 //! handed on as it comes. Lines that are no records (runtimes write warnings into
 //! the log) are not the container's: they go to standard error as they are.
-//! Called by `run`'s live display; it never waits and does no I/O of its own.
+//! Called by `logs::show`; it never waits and does no I/O of its own.
 
 use super::line::{Ending, Record, Stream};
 use std::io;
@@ -12,8 +12,19 @@ use std::io;
 /// The longest record held back until its newline, in bytes. CRI runtimes cut at 8 or 16 KiB.
 pub const LONGEST_RECORD: usize = 64 * 1024;
 
-/// Takes the bytes the container wrote to one stream.
-pub type Piece<'a> = dyn FnMut(Stream, &[u8]) -> io::Result<()> + 'a;
+/// Some of what the container wrote.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    /// When, as the runtime wrote it; empty where it goes on with the same record, or is no record.
+    pub time: &'a [u8],
+    /// Where to.
+    pub stream: Stream,
+    /// What.
+    pub bytes: &'a [u8],
+}
+
+/// Takes the pieces.
+pub type Taker<'a> = dyn FnMut(Piece<'_>) -> io::Result<()> + 'a;
 
 /// Turns a container log back into the container's output.
 #[derive(Debug, Default)]
@@ -35,10 +46,10 @@ impl LineAssembler {
     ///
     /// # Errors
     /// What `out` failed with; the rest of `bytes` is then lost.
-    pub fn feed(&mut self, bytes: &[u8], out: &mut Piece<'_>) -> io::Result<()> {
+    pub fn feed(&mut self, bytes: &[u8], out: &mut Taker<'_>) -> io::Result<()> {
         for part in bytes.split_inclusive(|&b| b == b'\n') {
             if let Some(overlong) = self.overlong {
-                self.pass_through(overlong, part, out)?;
+                self.pass_through(overlong, b"", part, out)?;
             } else if self.held.is_empty() && part.ends_with(b"\n") {
                 emit(part, out)?;
             } else {
@@ -52,14 +63,14 @@ impl LineAssembler {
     ///
     /// # Errors
     /// What `out` failed with.
-    pub fn finish(&mut self, out: &mut Piece<'_>) -> io::Result<()> {
+    pub fn finish(&mut self, out: &mut Taker<'_>) -> io::Result<()> {
         self.overlong = None;
         let held = std::mem::take(&mut self.held);
         if held.is_empty() { Ok(()) } else { emit(&held, out) }
     }
 
     /// The most bytes held at any time is [`LONGEST_RECORD`].
-    fn hold(&mut self, part: &[u8], out: &mut Piece<'_>) -> io::Result<()> {
+    fn hold(&mut self, part: &[u8], out: &mut Taker<'_>) -> io::Result<()> {
         let complete = part.ends_with(b"\n");
         if self.held.len() + part.len() > LONGEST_RECORD {
             return self.give_up_holding(part, out);
@@ -73,7 +84,7 @@ impl LineAssembler {
         emit(&held, out)
     }
 
-    fn give_up_holding(&mut self, part: &[u8], out: &mut Piece<'_>) -> io::Result<()> {
+    fn give_up_holding(&mut self, part: &[u8], out: &mut Taker<'_>) -> io::Result<()> {
         let held = std::mem::take(&mut self.held);
         let begin = if held.is_empty() { part } else { &held };
         let (overlong, text) = match Record::parse_header(begin) {
@@ -81,32 +92,35 @@ impl LineAssembler {
             Err(_) => (Overlong { stream: Stream::Stderr, newline: true }, begin),
         };
         if held.is_empty() {
-            return self.pass_through(overlong, text, out);
+            let time = Record::parse_header(begin).map(|(record, _)| record.time).unwrap_or_default();
+            return self.pass_through(overlong, time, text, out);
         }
-        out(overlong.stream, text)?;
-        self.pass_through(overlong, part, out)
+        let time = Record::parse_header(begin).map(|(record, _)| record.time).unwrap_or_default();
+        out(Piece { time, stream: overlong.stream, bytes: text })?;
+        self.pass_through(overlong, b"", part, out)
     }
 
-    fn pass_through(&mut self, overlong: Overlong, part: &[u8], out: &mut Piece<'_>) -> io::Result<()> {
+    fn pass_through(&mut self, overlong: Overlong, time: &[u8], part: &[u8], out: &mut Taker<'_>) -> io::Result<()> {
         let complete = part.ends_with(b"\n");
         self.overlong = if complete { None } else { Some(overlong) };
         let text = if complete && !overlong.newline { &part[..part.len() - 1] } else { part };
-        if text.is_empty() { Ok(()) } else { out(overlong.stream, text) }
+        if text.is_empty() { Ok(()) } else { out(Piece { time, stream: overlong.stream, bytes: text }) }
     }
 }
 
 /// One whole record, or one torn off at the end of the log.
-fn emit(record: &[u8], out: &mut Piece<'_>) -> io::Result<()> {
+fn emit(record: &[u8], out: &mut Taker<'_>) -> io::Result<()> {
     let Ok((header, text)) = Record::parse_header(record.strip_suffix(b"\n").unwrap_or(record)) else {
-        return out(Stream::Stderr, record);
+        return out(Piece { time: b"", stream: Stream::Stderr, bytes: record });
     };
-    match header.ending {
-        Ending::Partial if text.is_empty() => Ok(()),
-        Ending::Partial => out(header.stream, text),
+    let bytes = match header.ending {
+        Ending::Partial if text.is_empty() => return Ok(()),
+        Ending::Partial => text,
         // Text and newline lie side by side in the record: one piece, no copy.
-        Ending::Full if record.ends_with(b"\n") => out(header.stream, &record[record.len() - 1 - text.len()..]),
-        Ending::Full => out(header.stream, text),
-    }
+        Ending::Full if record.ends_with(b"\n") => &record[record.len() - 1 - text.len()..],
+        Ending::Full => text,
+    };
+    out(Piece { time: header.time, stream: header.stream, bytes })
 }
 
 #[cfg(test)]
@@ -117,10 +131,10 @@ mod tests {
     fn shown(log: &[u8], cut: usize) -> (Vec<u8>, Vec<u8>) {
         let mut assembler = LineAssembler::default();
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let mut out = |stream, bytes: &[u8]| {
-            match stream {
-                Stream::Stdout => stdout.extend_from_slice(bytes),
-                Stream::Stderr => stderr.extend_from_slice(bytes),
+        let mut out = |piece: Piece<'_>| {
+            match piece.stream {
+                Stream::Stdout => stdout.extend_from_slice(piece.bytes),
+                Stream::Stderr => stderr.extend_from_slice(piece.bytes),
             }
             Ok(())
         };

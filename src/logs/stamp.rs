@@ -26,6 +26,48 @@ pub fn rfc3339_micros(since_epoch: Duration) -> [u8; LENGTH] {
     stamp
 }
 
+/// Reads an RFC 3339 time: the moment as a distance from 1970-01-01T00:00:00Z; `None` for what is none, or before.
+pub fn since_epoch(text: &[u8]) -> Option<Duration> {
+    let (clock, rest) = text.split_at_checked(19)?;
+    let number = |range: std::ops::Range<usize>| decimal(clock.get(range)?);
+    if [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')].iter().any(|&(at, byte)| clock[at] != byte) {
+        return None;
+    }
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let (fraction, zone) = match rest.strip_prefix(b".") {
+        Some(rest) => rest.split_at(rest.iter().take_while(|byte| byte.is_ascii_digit()).count()),
+        None => (&b""[..], rest),
+    };
+    let nanos =
+        fraction.iter().chain(std::iter::repeat(&b'0')).take(9).fold(0, |all, byte| all * 10 + u32::from(byte - b'0'));
+    let local = days(year, month, day)?.checked_mul(86_400)?.checked_add(hour * 3600 + minute * 60 + second)?;
+    let seconds = match zone {
+        b"Z" | b"z" => local,
+        &[sign @ (b'+' | b'-'), h0, h1, b':', m0, m1] => {
+            let offset = decimal(&[h0, h1])? * 3600 + decimal(&[m0, m1])? * 60;
+            if sign == b'+' { local.checked_sub(offset)? } else { local.checked_add(offset)? }
+        }
+        _ => return None,
+    };
+    Some(Duration::new(seconds, nanos))
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0, |all, byte| byte.is_ascii_digit().then(|| all * 10 + u64::from(byte - b'0')))
+}
+
+/// The day's number, counted from 1970-01-01; the reverse of [`date`].
+fn days(year: u64, month: u64, day: u64) -> Option<u64> {
+    let years = if month > 2 { year } else { year.checked_sub(1)? };
+    let from_march = if month > 2 { month - 3 } else { month + 9 };
+    let of_era = (153 * from_march + 2) / 5 + day - 1 + years * 365 + years / 4 - years / 100 + years / 400;
+    of_era.checked_sub(719_468)
+}
+
 /// Writes the last decimal digits of `number` that fit.
 fn digits(field: &mut [u8], mut number: u64) {
     for digit in field.iter_mut().rev() {
@@ -61,6 +103,17 @@ mod tests {
 
     #[test]
     fn known_moments_are_right() {
+        assert_eq!(since_epoch(b"2026-11-21T18:33:11.79+02:00"), Some(Duration::new(1_795_278_791, 790_000_000)));
+        for bad in [
+            "",
+            "2026-11-21",
+            "2026-11-21T18:33:11",
+            "2026-13-21T18:33:11Z",
+            "1969-12-31T23:59:59Z",
+            "2026-11-21 18:33:11Z",
+        ] {
+            assert_eq!(since_epoch(bad.as_bytes()), None, "{bad}");
+        }
         assert_eq!(stamp(0, 0), "1970-01-01T00:00:00.000000Z");
         assert_eq!(stamp(951_782_400, 7), "2000-02-29T00:00:00.000007Z");
         assert_eq!(stamp(4_107_542_399, 999_999), "2100-02-28T23:59:59.999999Z");

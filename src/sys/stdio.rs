@@ -10,8 +10,19 @@ use std::io::{self, Write};
 /// # Errors
 /// Any other error of the write.
 pub fn out(bytes: &[u8]) -> io::Result<()> {
+    out_while_read(bytes).map(drop)
+}
+
+/// As [`out`]; tells whether anybody still reads.
+///
+/// # Errors
+/// As [`out`].
+pub fn out_while_read(bytes: &[u8]) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
-    forgive_closed_pipe(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true),
+    }
 }
 
 /// Writes `bytes` to stderr; a closed pipe is a success.

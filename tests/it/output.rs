@@ -2,6 +2,8 @@
 
 use crate::support::job::Job;
 use crate::support::runtime::on_each;
+use std::process::{Command, Stdio};
+
 use crane_supervisor::outcome::{End, Outcome};
 use crane_supervisor::wire::crane::JobStatus;
 use crane_supervisor::wire::crane::supervisor::InitSupervisorRequest;
@@ -89,5 +91,72 @@ fn a_full_home_costs_the_copy_and_is_said_but_changes_no_outcome() {
         assert_eq!(output.written_bytes, written.len() as u64);
         assert_eq!(output.dropped_bytes, (written.len() - copied.len()) as u64);
         assert_eq!(Some(output.problem.unwrap()), Some(report.reason));
+    });
+}
+
+/// `logs` as an administrator of this job's node types it.
+fn logs(job: &Job, options: &[&str]) -> Command {
+    let places = job.places();
+    let config = places.root.join("config.yaml");
+    let text = format!(
+        "CraneBaseDir: {}\nSupervisor:\n  LogDir: {}\nContainer:\n  TempDir: {}\n",
+        places.base.display(),
+        places.logs.display(),
+        places.temp.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_crane-supervisor"));
+    command.arg("logs").arg("-C").arg(config).arg(format!("{}.1", job.id())).args(options);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Stdout and stderr of a `logs` that must succeed.
+#[track_caller]
+fn shown(job: &Job, options: &[&str]) -> (String, String) {
+    let output = logs(job, options).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{options:?}: {}", text(&output.stderr));
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn logs_shows_an_ended_step_as_asked() {
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        job.run("echo one; echo two; echo bad >&2; sleep 1.2; head -c 20000 /dev/zero | tr '\\0' x; echo; printf end");
+        let long = "x".repeat(20_000);
+        assert_eq!(shown(&job, &[]), (format!("one\ntwo\n{long}\nend"), "bad\n".into()));
+        assert_eq!(shown(&job, &["--stream", "stderr"]), (String::new(), "bad\n".into()));
+        assert_eq!(shown(&job, &["--tail", "2"]).0, format!("{long}\nend"));
+        let json = shown(&job, &["--json", "--tail", "1"]).0;
+        let line: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((line["text"].as_str(), line["newline"].as_bool()), (Some("end"), Some(false)));
+        let time = line["time"].as_str().unwrap();
+        let (timed, _) = shown(&job, &["-t", "--since", time]);
+        assert!(timed.starts_with(time) && timed.ends_with(" end"), "{timed}");
+        assert_eq!(shown(&job, &["--until", "1h"]).0, "");
+        let (ours, _) = shown(&job, &["--supervisor", "--tail", "1"]);
+        assert!(ours.contains("INFO") && ours.ends_with("done\n"), "{ours}");
+        let missing = logs(&job, &["--tail", "x"]).output().unwrap();
+        assert_eq!(missing.status.code(), Some(2));
+    });
+}
+
+#[test]
+fn logs_follows_a_live_step_over_rotations_to_its_end() {
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        let pod = job.pod();
+        let script = format!("echo ready; sleep 0.5; {}", count(20_000));
+        let mut step = job.running_with(&script, |init| bounded(init, 100_000, 100));
+        let followed = logs(&job, &["-f"]).spawn().unwrap();
+        let report = job.ended(&mut step);
+        let output = followed.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout) == format!("ready\n{}", numbered(20_000)), "lines differ");
+        assert_eq!(report.exit_code, 0);
+        assert!(files(&job).len() > 3);
+        job.end_pod(pod);
     });
 }

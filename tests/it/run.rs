@@ -43,16 +43,31 @@ impl Node {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs with `--json`; the output before the object, and the object.
+    /// Runs with `--json`; the output before the object, and the object. The logs are kept, as evidence.
     fn told(&self, arguments: &[&str]) -> (Output, String, serde_json::Value) {
-        let output = self.run(&[&["--json"], arguments].concat());
+        let output = self.run(&[&["--json", "--keep"], arguments].concat());
         let (before, object) = split(&output.stdout);
         (output, before, object)
     }
 }
 
+impl Node {
+    /// What the runtime wrote, and what the supervisors did, for a test that failed.
+    fn show(&self) {
+        let logs = self.0.join("crane/supervisor");
+        for name in entries(&logs) {
+            if let Ok(text) = fs::read(logs.join(&name)) {
+                eprintln!("--- {name}\n{}", String::from_utf8_lossy(&text[text.len().saturating_sub(6000)..]));
+            }
+        }
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show();
+        }
         let steps = entries(&self.0.join("crane/supervisor/containers"));
         let removed = fs::remove_dir_all(&self.0);
         if !std::thread::panicking() {
@@ -86,8 +101,10 @@ fn clean(runtime: &Runtime, told: &serde_json::Value) {
     assert!(!Path::new(&format!("/run/crane-supervisor-{job}")).exists(), "the claim of job {job}");
 }
 
+/// Without the line that names what was kept: nearly all tests keep it, as evidence.
 fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    text.split_inclusive('\n').filter(|line| !line.starts_with("crane-supervisor: kept: ")).collect()
 }
 
 #[test]
@@ -245,13 +262,13 @@ fn a_job_may_be_somebody_elses() {
         let ids = format!("{} {}\n", user.uid, user.gid);
         let script = ["alpine:latest", "--", "sh", "-c", "echo $(id -u) $(id -g)"];
         for spelling in [user.name.clone(), user.uid.to_string(), format!("{}:{}", user.uid, user.gid)] {
-            let output = node.run(&[&["--as", &spelling], &script[..]].concat());
+            let output = node.run(&[&["--keep", "--as", &spelling], &script[..]].concat());
             // The working directory is root's: no copy of the output, which is no failure.
             assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()), "{spelling}");
             assert_eq!(String::from_utf8_lossy(&output.stdout), ids, "{spelling}");
         }
         let cwd = user.dir(&node.0.join("cwd"), 0o700);
-        let (output, _, told) = node.told(&["--keep", "--as", &user.name, "alpine:latest", "--", "echo", "mine"]);
+        let (output, _, told) = node.told(&["--as", &user.name, "alpine:latest", "--", "echo", "mine"]);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         let copy = cwd.join(format!("{}.out", told["job"]));
         assert_eq!(fs::metadata(&copy).unwrap().uid(), user.uid, "the copy is the job's user's");

@@ -4,8 +4,8 @@
 
 use crate::cli::run::CANNOT_RUN;
 use crate::exit_code;
-use crate::local::display::LastLine;
 use crate::local::{Ended, Ending, LocalError};
+use crate::logs::show::LastLine;
 use crate::outcome::FinalStatus;
 use serde::Serialize;
 
