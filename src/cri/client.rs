@@ -239,14 +239,8 @@ impl Client {
     pub async fn remove_pod(&self, id: &str) -> Result<(), CriError> {
         let mut client = self.runtime.clone();
         let request = RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        call(
-            "RemovePodSandbox",
-            Some(self.limits.remove),
-            request,
-            |r| async move { client.remove_pod_sandbox(r).await },
-        )
-        .await
-        .map(drop)
+        let send = |r| async move { client.remove_pod_sandbox(r).await };
+        call("RemovePodSandbox", Some(self.limits.remove), request, send).await.map(drop)
     }
 
     /// Creates a container in `pod`; returns its id. `pod_config` must be the pod's own.
@@ -318,14 +312,8 @@ impl Client {
     pub async fn reopen_log(&self, id: &str) -> Result<(), CriError> {
         let mut client = self.runtime.clone();
         let request = ReopenContainerLogRequest { container_id: id.to_owned() };
-        call(
-            "ReopenContainerLog",
-            Some(self.limits.look),
-            request,
-            |r| async move { client.reopen_container_log(r).await },
-        )
-        .await
-        .map(drop)
+        let send = |r| async move { client.reopen_container_log(r).await };
+        call("ReopenContainerLog", Some(self.limits.look), request, send).await.map(drop)
     }
 
     /// The image `reference` means here, if it is present.
