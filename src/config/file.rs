@@ -89,6 +89,8 @@ pub struct OursSection {
     pub capabilities: Vec<String>,
     /// Who takes the steps without a container.
     pub process_supervisor: Option<PathBuf>,
+    /// Bytes that are kept of a step's output in the user's file; none is no limit.
+    pub max_user_log_size: Option<String>,
 }
 
 /// `Container:`
@@ -220,6 +222,7 @@ impl Section for OursSection {
         match key {
             "Capabilities" => section::value(values, &mut self.capabilities),
             "ProcessSupervisor" => section::value(values, &mut self.process_supervisor),
+            "MaxUserLogSize" => section::value(values, &mut self.max_user_log_size),
             _ => Ok(Key::Unknown),
         }
     }

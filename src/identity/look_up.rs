@@ -127,9 +127,10 @@ pub fn answer(uid: u32, gids: &[u32], subids: Option<&str>) -> String {
 
 fn with_ranges(user: User, own_gid: u32, subids: Option<&str>) -> Answer {
     let (capabilities, problem) = privilege::kept(Path::new(config::DEFAULT_PATH));
+    let (output_cap, about_cap) = privilege::output_cap(Path::new(config::DEFAULT_PATH));
     let found = |user, ranges, warnings: Vec<String>| Answer::Found {
-        identity: Identity { user, ranges, capabilities },
-        warnings: warnings.into_iter().chain(problem).collect(),
+        identity: Identity { user, ranges, capabilities, output_cap },
+        warnings: warnings.into_iter().chain(problem).chain(about_cap).collect(),
     };
     let Some(policy) = subids else { return found(user, None, Vec::new()) };
     let policy = match serde_json::from_str::<SubIdPolicy>(policy) {

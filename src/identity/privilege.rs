@@ -1,9 +1,10 @@
 //! What a container without a user namespace may keep of root's privileges: nothing, or
-//! what the node's administrator wrote down. Never what a user asks for.
+//! what the node's administrator wrote down. Never what a user asks for. And how much of
+//! its output is kept.
 //!
 //! Runs in the look-up's helper, so that no supervisor carries a YAML parser's memory.
 
-use crate::config::Config;
+use crate::config::{Config, size};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -17,6 +18,22 @@ pub fn kept(path: &Path) -> (Vec<String>, Option<String>) {
     match read(path) {
         Ok(names) => (names, None),
         Err(problem) => (Vec::new(), Some(format!("Supervisor.Container.Capabilities is not honoured: {problem}"))),
+    }
+}
+
+/// The bytes of `Supervisor: Container: MaxUserLogSize:`, and what is wrong with them; a node without has no limit.
+pub fn output_cap(path: &Path) -> (Option<u64>, Option<String>) {
+    if !path.exists() {
+        return (None, None);
+    }
+    let read = || -> Result<Option<u64>, String> {
+        let (config, _notes) = Config::read(path).map_err(|error| error.to_string())?;
+        let text = config.supervisor.container.max_user_log_size;
+        text.as_deref().map(size::parse).transpose().map_err(|error| error.to_string())
+    };
+    match read() {
+        Ok(cap) => (cap.filter(|cap| *cap > 0), None),
+        Err(problem) => (None, Some(format!("Supervisor.Container.MaxUserLogSize is not honoured: {problem}"))),
     }
 }
 
@@ -54,6 +71,20 @@ mod tests {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         path
+    }
+
+    #[test]
+    fn a_cap_is_read_and_a_bad_one_is_none_and_said() {
+        for (text, cap, said) in [
+            ("Supervisor: {Container: {MaxUserLogSize: 2M}}", Some(2 << 20), false),
+            ("Supervisor: {}", None, false),
+            ("Supervisor: {Container: {MaxUserLogSize: much}}", None, true),
+        ] {
+            let path = file("cap", text, 0o644);
+            let (found, problem) = output_cap(&path);
+            assert_eq!((found, problem.is_some()), (cap, said), "{text}: {problem:?}");
+        }
+        assert_eq!(output_cap(Path::new("/no/such/file")), (None, None));
     }
 
     #[test]

@@ -29,4 +29,6 @@ pub struct Identity {
     pub ranges: Option<Ranges>,
     /// What the administrator lets containers without a user namespace keep.
     pub capabilities: Vec<String>,
+    /// Bytes the administrator lets the user's copy of the output have; `None` is no limit.
+    pub output_cap: Option<u64>,
 }

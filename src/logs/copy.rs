@@ -16,7 +16,7 @@ use crate::sys::files::UserFilePlace;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -43,6 +43,8 @@ pub struct CopyPlan {
     pub file_name: String,
     /// Whose file it is.
     pub user: User,
+    /// Bytes that are kept of it; the older half goes first.
+    pub cap: Option<u64>,
 }
 
 /// What became of a copy.
@@ -54,6 +56,8 @@ pub struct CopySummary {
     pub copied: u64,
     /// Bytes of the log that were not.
     pub left: u64,
+    /// Bytes that the cap of the user's file has removed again.
+    pub removed: u64,
     /// How often the log was rotated.
     pub rotations: u64,
     /// One line for the user; `None` when everything was copied.
@@ -79,6 +83,7 @@ pub struct Copier {
     source: PathBuf,
     target: PathBuf,
     tally: Arc<Tally>,
+    removed: Arc<AtomicU64>,
     /// `None` when the log could not even be opened.
     running: Option<Running>,
     failed: Option<CopyError>,
@@ -107,10 +112,12 @@ impl Copier {
     /// Must be called within the runtime. Failures show in the log, once, and in
     /// the summary of [`Copier::drain`].
     pub fn start(plan: CopyPlan) -> Self {
-        let CopyPlan { source, bounds, reopen, cwd, dir_name, file_name, user } = plan;
+        let CopyPlan { source, bounds, reopen, cwd, dir_name, file_name, user, cap } = plan;
         let place = UserFilePlace { cwd, dir_name, file_name };
         let target = place.path();
-        Self::with_sink(source, target, bounds, reopen, UserFile::new(place, user))
+        let removed = Arc::default();
+        let sink = UserFile::new(place, user, cap, Arc::clone(&removed));
+        Self { removed, ..Self::with_sink(source, target, bounds, reopen, sink) }
     }
 
     fn with_sink(source: PathBuf, target: PathBuf, bounds: Bounds, reopen: Reopen, sink: impl Sink) -> Self {
@@ -132,7 +139,7 @@ impl Copier {
                 (None, Some(error))
             }
         };
-        Self { source, target, tally, running, failed }
+        Self { source, target, tally, removed: Arc::default(), running, failed }
     }
 
     /// Copies what is left and ends; call it when the runtime says that the container has ended.
@@ -142,7 +149,7 @@ impl Copier {
     /// write that hangs is left behind on its thread, so the runtime must be shut down
     /// in the background.
     pub async fn drain(self, limit: Duration) -> CopySummary {
-        let Self { source, target, tally, running, mut failed } = self;
+        let Self { source, target, tally, removed, running, mut failed } = self;
         if let Some(Running { ended, mut task }) = running {
             // Nobody listens any more when the copy has failed before.
             let _ = ended.send(());
@@ -153,15 +160,18 @@ impl Copier {
             };
         }
         let (written, copied) = (tally.written(&source), tally.copied.load(Ordering::Relaxed));
-        let left = written.saturating_sub(copied);
+        let (left, removed) = (written.saturating_sub(copied), removed.load(Ordering::Relaxed));
         let warning = match failed {
             Some(error) => Some(format!("{error}; {left} bytes of output were not copied")),
             None if left > 0 => Some(format!(
                 "{left} bytes of output were not copied: the container wrote faster than the user's file could take it, and its log is bounded"
             )),
+            None if removed > 0 => {
+                Some(format!("the first {removed} bytes of output were removed from the user's file: it is capped"))
+            }
             None => None,
         };
-        CopySummary { written, copied, left, rotations: tally.rotations.load(Ordering::Relaxed), warning }
+        CopySummary { written, copied, left, removed, rotations: tally.rotations.load(Ordering::Relaxed), warning }
     }
 }
 

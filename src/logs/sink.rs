@@ -5,11 +5,11 @@
 //! writing and closing happen as the user. Called by `logs::copy` only.
 
 use super::chain::Chain;
-use crate::sys::as_user::{AsUserError, User};
-use crate::sys::files::{FilesError, UserFilePlace, open_user_file};
-use std::fs::File;
+use crate::sys::as_user::{AsUser, AsUserError, User};
+use crate::sys::files::{self, FilesError, UserFilePlace};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes per read. It lies on the thread's stack: what a thread leaves behind is given back, heap is not.
@@ -69,12 +69,29 @@ pub(super) trait Sink: Send + 'static {
 pub(super) struct UserFile {
     place: UserFilePlace,
     user: User,
-    file: Option<File>,
+    cap: Option<u64>,
+    /// Bytes of this step's that its cap has removed.
+    removed: Arc<AtomicU64>,
+    open: Option<Capped>,
+}
+
+/// An open file, and what it may take.
+struct Capped {
+    files: files::UserFile,
+    /// Bytes after which it is begun anew: half of the cap, since the file before stays.
+    half: Option<u64>,
+    size: u64,
+    /// Its last record is complete.
+    whole: bool,
+    /// Bytes of this step's in the file before, and in this one.
+    old: u64,
+    ours: u64,
 }
 
 impl UserFile {
-    pub(super) fn new(place: UserFilePlace, user: User) -> Self {
-        Self { place, user, file: None }
+    /// At most `cap` bytes are kept of all, where there is a cap.
+    pub(super) fn new(place: UserFilePlace, user: User, cap: Option<u64>, removed: Arc<AtomicU64>) -> Self {
+        Self { place, user, cap, removed, open: None }
     }
 
     fn not_user(&self, source: AsUserError) -> SinkError {
@@ -85,38 +102,86 @@ impl UserFile {
 impl Sink for UserFile {
     fn open(&mut self) -> Result<(), SinkError> {
         let as_user = self.user.enter().map_err(|e| self.not_user(e))?;
-        self.file = Some(open_user_file(&as_user, &self.place)?);
+        let files = files::open_user_file(&as_user, &self.place)?;
+        let size = files.file.metadata().map_or(0, |file| file.len());
+        self.open = Some(Capped { files, half: self.cap.map(|cap| cap / 2), size, whole: true, old: 0, ours: 0 });
         Ok(())
     }
 
     fn copy_from(&mut self, source: &mut Chain, copied: &AtomicU64) -> Result<(), SinkError> {
-        let Some(file) = &self.file else {
+        let as_user = self.user.enter().map_err(|e| self.not_user(e))?;
+        let Some(open) = &mut self.open else {
             return Ok(());
         };
         let log = source.path().to_owned();
-        let _as_user = self.user.enter().map_err(|e| self.not_user(e))?;
-        pump(source, file, copied).map_err(|error| match error {
+        let target = Writer { open, as_user: &as_user, place: &self.place, removed: &self.removed };
+        pump(source, target, copied).map_err(|error| match error {
             PumpError::Read(source) => SinkError::Read { path: log.clone(), source },
             PumpError::Write(source) => SinkError::Write { path: self.place.path(), source },
         })
     }
 
     fn close(mut self) -> Result<(), SinkError> {
-        let Some(file) = self.file.take() else {
+        let Some(open) = self.open.take() else {
             return Ok(());
         };
         let _as_user = self.user.enter().map_err(|e| self.not_user(e))?;
         // Dropping it would hide what close says.
-        nix::unistd::close(file).map_err(|errno| SinkError::Close { path: self.place.path(), source: errno.into() })
+        nix::unistd::close(open.files.file)
+            .map_err(|errno| SinkError::Close { path: self.place.path(), source: errno.into() })
     }
 }
 
 impl Drop for UserFile {
     /// A copy that is given up is dropped on main, and a close may hang as well as a write.
     fn drop(&mut self) {
-        if let (Some(file), Ok(runtime)) = (self.file.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn_blocking(move || drop(file));
+        if let (Some(open), Ok(runtime)) = (self.open.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(open));
         }
+    }
+}
+
+/// Writes to the user's file, and begins another between two records where the cap asks for it.
+struct Writer<'a> {
+    open: &'a mut Capped,
+    as_user: &'a AsUser,
+    place: &'a UserFilePlace,
+    removed: &'a AtomicU64,
+}
+
+impl Writer<'_> {
+    fn begin_anew(&mut self) -> io::Result<()> {
+        files::begin_anew(self.as_user, &mut self.open.files, self.place).map_err(io::Error::other)?;
+        self.removed.fetch_add(self.open.old, Ordering::Relaxed);
+        self.open.old = std::mem::take(&mut self.open.ours);
+        self.open.size = 0;
+        Ok(())
+    }
+}
+
+impl Write for Writer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut end = bytes.len();
+        if let Some(half) = self.open.half {
+            if self.open.whole && self.open.size >= half {
+                self.begin_anew()?;
+            }
+            let room = usize::try_from(half.saturating_sub(self.open.size)).unwrap_or(usize::MAX);
+            if room < end {
+                // The record that crosses the line is the last.
+                let from = room.saturating_sub(1);
+                end = bytes[from..].iter().position(|byte| *byte == b'\n').map_or(end, |at| from + at + 1);
+            }
+        }
+        let written = self.open.files.file.write(&bytes[..end])?;
+        self.open.size += written as u64;
+        self.open.ours += written as u64;
+        self.open.whole = bytes[..written].ends_with(b"\n");
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -65,7 +65,7 @@ pub struct Output {
     pub written_bytes: u64,
     /// Bytes of it that reached the user's file.
     pub copied_bytes: u64,
-    /// Bytes that did not.
+    /// Bytes that did not, or that the cap of the user's file has removed again.
     pub dropped_bytes: u64,
     /// How often the runtime's log was rotated.
     pub rotations: u64,

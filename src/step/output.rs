@@ -25,7 +25,7 @@ pub struct Output {
 
 impl Output {
     /// Begins the user's copy, before the container does: not a byte is late.
-    pub fn start(&mut self, spec: &StepSpec, work: &ContainerSpec, user: &User, client: &Client) {
+    pub fn start(&mut self, spec: &StepSpec, work: &ContainerSpec, user: &User, cap: Option<u64>, client: &Client) {
         self.copier = Some(Copier::start(CopyPlan {
             source: spec.log_dir.container_log(spec.id),
             bounds: Bounds { max_bytes: spec.log.max_bytes, max_files: spec.log.max_files },
@@ -34,6 +34,7 @@ impl Output {
             dir_name: layout::user_output_dir_name(spec.id.job),
             file_name: layout::user_output_name(spec.id.step, &spec.node),
             user: as_user::User { uid: user.uid, gid: user.gid, groups: user.groups.clone() },
+            cap,
         }));
     }
 
@@ -57,8 +58,8 @@ impl Output {
         async move {
             let Some(copier) = copier else { return };
             let summary = copier.drain(limit).await;
-            let CopySummary { written, copied, left, rotations, warning } = &summary;
-            tracing::info!(written, copied, left, rotations, warning, "output copied");
+            let CopySummary { written, copied, left, removed, rotations, warning } = &summary;
+            tracing::info!(written, copied, left, removed, rotations, warning, "output copied");
             kept.replace(Some(summary));
         }
     }

@@ -71,7 +71,7 @@ impl Known<'_> {
             output: output.map(|copy| Output {
                 written_bytes: copy.written,
                 copied_bytes: copy.copied,
-                dropped_bytes: copy.left,
+                dropped_bytes: copy.left + copy.removed,
                 rotations: copy.rotations,
                 problem: copy.warning,
             }),

@@ -65,6 +65,8 @@ pub struct Found {
     pub user: Option<User>,
     /// What the administrator lets a container keep, by [`Stage::User`].
     pub capabilities: Rc<[String]>,
+    /// How much of its output the user keeps, by [`Stage::User`].
+    pub output_cap: Option<u64>,
     /// By [`Stage::User`], where a user namespace was asked for.
     pub ranges: Option<Ranges>,
     /// By [`Stage::Pod`].
@@ -93,7 +95,8 @@ impl Found {
     /// Adds what a stage learnt.
     pub fn add(&mut self, learnt: Learnt) {
         match learnt {
-            Learnt::User(Identity { user, ranges, capabilities }) => {
+            Learnt::User(Identity { user, ranges, capabilities, output_cap }) => {
+                self.output_cap = output_cap;
                 self.user = Some(user);
                 self.ranges = ranges;
                 self.capabilities = capabilities.into();

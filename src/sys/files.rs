@@ -9,7 +9,7 @@
 use super::as_user::AsUser;
 use crate::failpoint;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
+use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -119,6 +119,15 @@ impl UserFilePlace {
     }
 }
 
+/// The user's file and its directory, both pinned.
+#[derive(Debug)]
+pub struct UserFile {
+    /// Open for appending.
+    pub file: File,
+    /// The directory, wherever it is moved.
+    dir: OwnedFd,
+}
+
 /// Opens the user's file for appending, as the user, making it and its directory if missing.
 ///
 /// New ones are 0600 in 0700. Links in `cwd` itself are followed: they are the
@@ -127,12 +136,33 @@ impl UserFilePlace {
 /// # Errors
 /// [`FilesError`]: missing rights, a link in place of directory or file, or
 /// anything but a regular file of the user's own with one name.
-pub fn open_user_file(user: &AsUser, place: &UserFilePlace) -> Result<File, FilesError> {
+pub fn open_user_file(user: &AsUser, place: &UserFilePlace) -> Result<UserFile, FilesError> {
     let cwd = open_user_dir(user, &place.cwd)?;
     let dir_path = place.cwd.join(&place.dir_name);
     let dir = make_dir_below(user, &cwd, &place.cwd, &place.dir_name)?;
-    let path = place.path();
     plain_name(&dir_path, &place.file_name)?;
+    let file = open_in(user, &dir, place)?;
+    Ok(UserFile { file, dir })
+}
+
+/// Gives the user's file the ending `.1`, in place of one that has it, and begins another, all below the
+/// pinned directory, wherever that is by now.
+///
+/// # Errors
+/// As [`open_user_file`].
+pub fn begin_anew(user: &AsUser, open: &mut UserFile, place: &UserFilePlace) -> Result<(), FilesError> {
+    let old = format!("{}.1", place.file_name);
+    match renameat(&open.dir, place.file_name.as_str(), &open.dir, old.as_str()) {
+        // The user may have removed it.
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(call("rename", &place.path())(errno)),
+    }
+    open.file = open_in(user, &open.dir, place)?;
+    Ok(())
+}
+
+fn open_in(user: &AsUser, dir: &OwnedFd, place: &UserFilePlace) -> Result<File, FilesError> {
+    let path = place.path();
     let flags = OFlag::O_WRONLY
         | OFlag::O_APPEND
         | OFlag::O_CREAT
@@ -140,7 +170,7 @@ pub fn open_user_file(user: &AsUser, place: &UserFilePlace) -> Result<File, File
         | OFlag::O_NONBLOCK
         | OFlag::O_NOCTTY
         | OFlag::O_CLOEXEC;
-    let file = match openat2(&dir, place.file_name.as_str(), beneath(flags).mode(Mode::S_IRUSR | Mode::S_IWUSR)) {
+    let file = match openat2(dir, place.file_name.as_str(), beneath(flags).mode(Mode::S_IRUSR | Mode::S_IWUSR)) {
         // A fifo that nobody reads.
         Err(Errno::ENXIO) => return Err(FilesError::NotRegular(path)),
         other => other.map_err(call("open", &path))?,

@@ -4,7 +4,6 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 const UID: u32 = 12345;
@@ -38,6 +37,7 @@ fn plan(dir: &Path, cwd: &Path) -> CopyPlan {
         dir_name: "7.out".into(),
         file_name: "1.node.log".into(),
         user: User { uid: UID, gid: UID, groups: vec![UID + 1] },
+        cap: None,
     }
 }
 
@@ -368,4 +368,20 @@ fn the_last_word_of_a_runtime_that_lags_is_waited_for() {
     });
     assert_eq!((summary.copied, summary.left), (7, 0));
     assert_eq!(std::fs::read_to_string(home.join("7.out/1.node.log")).unwrap(), "line 7\n");
+}
+
+#[test]
+fn a_capped_copy_keeps_the_newest_whole_lines_and_counts_the_rest() {
+    let dir = Dir::new();
+    let home = dir.home(UID);
+    let plan = CopyPlan { cap: Some(20_000), ..plan(dir.path(), &home) };
+    let text = numbered(0..50_000);
+    std::fs::write(&plan.source, &text).unwrap();
+    let summary = run(async { Copier::start(plan).drain(LIMIT).await });
+    let file = |name: &str| std::fs::read_to_string(home.join("7.out").join(name)).unwrap();
+    let (old, new) = (file("1.node.log.1"), file("1.node.log"));
+    assert!(old.len() + new.len() <= 20_000 + 30 && old.len() >= 10_000 && text.ends_with(&format!("{old}{new}")));
+    assert!(old.starts_with("line ") && old.ends_with('\n'), "cut within a line");
+    assert_eq!((summary.copied, summary.removed), (text.len() as u64, (text.len() - old.len() - new.len()) as u64));
+    assert!(summary.warning.unwrap().contains("capped"));
 }

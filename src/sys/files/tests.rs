@@ -11,7 +11,7 @@ fn place(cwd: &Path) -> UserFilePlace {
 
 fn open(cwd: &Path) -> Result<File, FilesError> {
     let guard = User { uid: UID, gid: UID, groups: vec![] }.enter().unwrap();
-    open_user_file(&guard, &place(cwd))
+    Ok(open_user_file(&guard, &place(cwd))?.file)
 }
 
 /// The output directory as the user would have made it.
