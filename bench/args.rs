@@ -15,6 +15,8 @@ pub enum Part {
     Whole,
     /// Memory, threads and wake-ups of many at once.
     Quiet,
+    /// Copying the output of a container that writes as fast as it can.
+    Output,
     /// What mounts cost: their use, their making, their keeping.
     Mounts,
 }
@@ -40,6 +42,10 @@ pub struct Args {
     pub containers: usize,
     /// How long wake-ups are counted.
     pub window: Duration,
+    /// Containers that write as fast as they can.
+    pub floods: usize,
+    /// MiB that each of them writes.
+    pub flood_mib: u32,
     /// What is done with mounts, and how often.
     pub mounts: Mounts,
 }
@@ -72,6 +78,8 @@ impl Args {
             whole_runs: 15,
             containers: 100,
             window: Duration::from_secs(60),
+            floods: 5,
+            flood_mib: 1024,
             mounts: Mounts { rounds: 15, files: 10_000, mib: 256, steps: 15, at_once: 10 },
         };
         let mut words = std::env::args().skip(1);
@@ -98,6 +106,7 @@ impl Args {
         self.whole_runs = 3;
         self.containers = 10;
         self.window = Duration::from_secs(30);
+        (self.floods, self.flood_mib) = (3, 128);
         self.mounts = Mounts { rounds: 3, files: 1000, mib: 64, steps: 3, at_once: 3 };
     }
 
@@ -113,8 +122,9 @@ fn part(word: &str) -> Result<Part> {
         "container" => Ok(Part::Container),
         "whole" => Ok(Part::Whole),
         "quiet" => Ok(Part::Quiet),
+        "output" => Ok(Part::Output),
         "mounts" => Ok(Part::Mounts),
-        _ => Err(format!("unknown part {word}: expected ready, container, whole, quiet or mounts").into()),
+        _ => Err(format!("unknown part {word}: expected ready, container, whole, quiet, output or mounts").into()),
     }
 }
 

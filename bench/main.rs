@@ -12,6 +12,7 @@ mod conmon;
 mod latency;
 mod mounts;
 mod node;
+mod output;
 mod processes;
 mod quiet;
 mod table;
@@ -76,6 +77,10 @@ async fn on_runtime(args: &Args, name: &str, endpoint: &str) -> Result<()> {
     if args.wants(Part::Quiet) {
         say("many containers at once");
         quiet::many(&node, args.containers, args.window, &mut table).await?;
+    }
+    if args.wants(Part::Output) {
+        say("output");
+        output::flood(&node, args.floods, args.flood_mib, &mut table).await?;
     }
     if args.wants(Part::Mounts) && args::has_userns(name) {
         say("mounts");

@@ -22,6 +22,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+/// The least time between two passes: a flood is copied in pieces large enough to cost little more than `cat`.
+const PACE: Duration = Duration::from_millis(100);
 /// How long after the container's end the runtime may take to close its log.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// The same where the file system cannot tell whether it has.
@@ -122,7 +124,7 @@ impl Copier {
 
     fn with_sink(source: PathBuf, target: PathBuf, bounds: Bounds, reopen: Reopen, sink: impl Sink) -> Self {
         let tally = Arc::<Tally>::default();
-        let opened = Watch::new(&source).map(Arc::new);
+        let opened = Watch::new(&source, PACE).map(Arc::new);
         let opened = opened.and_then(|watch| Ok((Chain::newest(&source, Arc::clone(&watch))?, watch)));
         let (running, failed) = match opened {
             Ok((chain, watch)) => {

@@ -8,7 +8,11 @@ use super::watch::Watch;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// The least time between two wake-ups: somebody looks at it.
+const PACE: Duration = Duration::from_millis(20);
 
 /// Why a log cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +64,7 @@ impl Follower {
     }
 
     fn with(path: &Path, open: impl Fn(&Path, Arc<Watch>) -> io::Result<Chain>) -> Result<Self, FollowError> {
-        let watch = Watch::new(path).map_err(|source| FollowError::Wait { path: path.to_owned(), source })?;
+        let watch = Watch::new(path, PACE).map_err(|source| FollowError::Wait { path: path.to_owned(), source })?;
         let watch = Arc::new(watch);
         let chain = open(path, Arc::clone(&watch));
         let chain = chain.map_err(|source| FollowError::Open { path: path.to_owned(), source })?;
@@ -109,7 +113,6 @@ mod tests {
     use std::fs::{File, OpenOptions};
     use std::io::Write;
     use std::os::unix::fs::symlink;
-    use std::time::Duration;
 
     const SOON: Duration = Duration::from_millis(60);
 

@@ -20,8 +20,6 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// The least time between two wake-ups of one watch.
-const PACE: Duration = Duration::from_millis(20);
 /// Room for queued events; equal ones are merged by the kernel, so few ever wait.
 const EVENTS: usize = 512;
 /// First and longest pause between two looks at the log, without inotify.
@@ -40,6 +38,8 @@ pub enum Purpose {
 #[derive(Debug)]
 pub struct Watch {
     path: PathBuf,
+    /// The least time between two wake-ups.
+    pace: Duration,
     /// `None` on a node that is out of inotify instances: then the log is looked at.
     inotify: Option<AsyncFd<OwnedFd>>,
     watched: Mutex<[Option<i32>; 2]>,
@@ -51,11 +51,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A watch on nothing yet, for the log at `path`. Must be called within the runtime.
+    /// A watch on nothing yet, for the log at `path`, that wakes once in `pace` at most. Must be called within
+    /// the runtime.
     ///
     /// # Errors
     /// The kernel's, other than that root has no inotify instance left.
-    pub fn new(path: impl Into<PathBuf>) -> io::Result<Self> {
+    pub fn new(path: impl Into<PathBuf>, pace: Duration) -> io::Result<Self> {
         let made = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(io::Error::from);
         let inotify = match made.and_then(async_fd::readable) {
             Ok(inotify) => Some(inotify),
@@ -68,6 +69,7 @@ impl Watch {
         };
         Ok(Self {
             path: path.into(),
+            pace,
             inotify,
             watched: Mutex::default(),
             read: 0.into(),
@@ -114,7 +116,7 @@ impl Watch {
 
     /// Waits until the log may have changed since the last wait; look at all of it before waiting.
     ///
-    /// Cancel safe. Returns at most once per 20 ms after `woken`, and sometimes with nothing new.
+    /// Cancel safe. Returns at most once per pace after `woken`, and sometimes with nothing new.
     ///
     /// # Errors
     /// The kernel's.
@@ -129,7 +131,7 @@ impl Watch {
         // The guard keeps the readiness unless cleared below: dropping it here loses nothing.
         drop(inotify.readable().await?);
         if let Some(woken) = *woken {
-            sleep_until(woken + PACE).await;
+            sleep_until(woken + self.pace).await;
         }
         *woken = Some(Instant::now());
         take_events(inotify)
