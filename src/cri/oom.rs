@@ -50,6 +50,12 @@ impl Counters {
 }
 
 impl Counters {
+    /// Opens what the runtime has made since.
+    pub(super) fn complete(mut self, member_files: &[PathBuf]) -> Self {
+        self.meter.complete(member_files.iter().filter_map(|file| file.parent()));
+        self
+    }
+
     /// What was used, as of the last look at the kills.
     pub(super) fn used(&self) -> Usage {
         self.used.get()

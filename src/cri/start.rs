@@ -352,7 +352,8 @@ impl Seen {
     /// The container's counters, opened early or, if it was quicker than us, now.
     fn counters(&mut self) -> Option<Counters> {
         let files = self.files.as_deref().unwrap_or_default();
-        self.oom.take().or_else(|| Counters::open(files, self.in_job))
+        let early = self.oom.take().map(|counters| counters.complete(files));
+        early.or_else(|| Counters::open(files, self.in_job))
     }
 
     /// The process the runtime names, else the one seen most: a runtime's own

@@ -112,6 +112,7 @@ ListContainersResponse: containers=1
 Container: id=1 pod_sandbox_id=2 metadata=3 image_ref=5 state=6 created_at=7 labels=8 image_id=10
 ContainerStatusRequest: container_id=1 verbose=2
 ContainerStatusResponse: status=1 info=2
+ReopenContainerLogRequest: container_id=1
 ContainerStatus: id=1 metadata=2 state=3 created_at=4 started_at=5 finished_at=6 exit_code=7 image_ref=9
     reason=10 message=11 labels=12 log_path=15 image_id=17
 StatusRequest: verbose=1

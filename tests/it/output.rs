@@ -42,6 +42,38 @@ fn rotation_bounds_the_nodes_disk_and_loses_no_line() {
     });
 }
 
+/// The output of step 1 is `wanted`; says where not, and what the records there are.
+#[track_caller]
+fn same_lines(job: &Job, wanted: &str) {
+    let output = job.output(1, "stdout");
+    let Some((at, (is, should))) =
+        output.lines().zip(wanted.lines()).enumerate().find(|(_, (is, should))| is != should)
+    else {
+        return assert_eq!(output.len(), wanted.len(), "the rest is missing");
+    };
+    let records = job.user_log(1);
+    let records: Vec<_> = String::from_utf8_lossy(&records).lines().map(str::to_owned).collect();
+    let cut = (0..records.len()).filter(|&n| records[n].contains(" P ")).collect::<Vec<_>>();
+    let near: Vec<_> = cut.iter().map(|&n| records[n.saturating_sub(1)..records.len().min(n + 3)].to_vec()).collect();
+    let lengths = (output.len(), wanted.len());
+    panic!("line {at} is {is:?} instead of {should:?}, lengths {lengths:?}; cut records: {near:#?}");
+}
+
+/// containerd 1.6 drops the end of a flood that it has not read when the container exits, with any reader of
+/// its log (docs/operating.md): there the container waits a moment.
+#[test]
+fn a_flood_arrives_whole() {
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        let script = if runtime.name() == "containerd-1.6" { "seq 1 1000000; sleep 2" } else { "seq 1 1000000" };
+        let report = job.run_with(&["sh", "-c", script], |init| bounded(init, 2_000_000, 6));
+        assert_eq!((report.exit_code, report.reason.as_str()), (0, ""));
+        let wanted: String = (1..=1_000_000).map(|i| format!("{i}\n")).collect();
+        same_lines(&job, &wanted);
+        assert!(job.record(1).output.is_some_and(|output| output.rotations >= 2 && output.dropped_bytes == 0));
+    });
+}
+
 #[test]
 fn the_final_record_tells_how_a_step_went() {
     on_each(|runtime| {
@@ -156,7 +188,7 @@ fn logs_follows_a_live_step_over_rotations_to_its_end() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert!(String::from_utf8_lossy(&output.stdout) == format!("ready\n{}", numbered(20_000)), "lines differ");
         assert_eq!(report.exit_code, 0);
-        assert!(files(&job).len() > 3);
+        assert!(files(&job).len() > 1, "nothing was rotated");
         job.end_pod(pod);
     });
 }

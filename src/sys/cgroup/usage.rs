@@ -49,6 +49,12 @@ impl Meter {
     /// Opens what there is in the group's directories, one for each hierarchy.
     pub fn open<'a>(dirs: impl Iterator<Item = &'a Path>) -> Self {
         let mut meter = Self::default();
+        meter.complete(dirs);
+        meter
+    }
+
+    /// Opens what was not there before: a runtime joins one hierarchy of v1 after the other.
+    pub fn complete<'a>(&mut self, dirs: impl Iterator<Item = &'a Path>) {
         for dir in dirs {
             // v1 has a cpu.stat too, which tells other things.
             let names = match dir.join("cgroup.controllers").exists() {
@@ -56,11 +62,10 @@ impl Meter {
                 true => ["cpu.stat", "memory.peak", "io.stat"],
             };
             let [cpu, memory, io] = names.map(|name| File::open(dir.join(name)).ok());
-            meter.cpu = meter.cpu.or(cpu);
-            meter.memory = meter.memory.or(memory);
-            meter.io = meter.io.or(io);
+            self.cpu = self.cpu.take().or(cpu);
+            self.memory = self.memory.take().or(memory);
+            self.io = self.io.take().or(io);
         }
-        meter
     }
 
     /// What was used until now.
