@@ -12,6 +12,7 @@ mod hooks;
 mod image;
 mod mount;
 mod pod;
+pub mod reference;
 mod secret;
 mod subid;
 

@@ -1,5 +1,6 @@
 //! The image a container is made from, and when to pull it.
 
+use super::reference::Reference;
 use super::{Rejection, Secret};
 use crate::wire::crane::container_job_additional_meta::ImageInfo;
 use std::time::Duration;
@@ -20,6 +21,10 @@ pub enum PullPolicy {
 pub struct ImageSource {
     /// As the user wrote it.
     pub reference: String,
+    /// The registry it names, for people and for credentials.
+    pub registry: String,
+    /// It is an id, which no registry knows.
+    pub is_id: bool,
     /// When to pull.
     pub policy: PullPolicy,
     /// User name and password for the registry.
@@ -31,30 +36,27 @@ pub struct ImageSource {
 pub(super) fn read(info: Option<&ImageInfo>, pull_limit: Option<Duration>) -> Result<ImageSource, Rejection> {
     const FIELD: &str = "container_meta.image.image";
     let info = info.ok_or_else(|| Rejection::new("container_meta.image", "missing"))?;
-    let reference = info.image.trim();
-    if reference.is_empty() {
-        return Err(Rejection::new(FIELD, "missing"));
-    }
-    if reference.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(Rejection::new(FIELD, format!("{reference:?} holds a blank or control character")));
-    }
+    let text = info.image.trim();
+    let reference = Reference::parse(text).map_err(|problem| Rejection::new(FIELD, problem))?;
     let credentials = (!info.username.is_empty()).then(|| (info.username.clone(), Secret::new(&info.password)));
     let own_limit = super::seconds(info.pull_timeout);
     Ok(ImageSource {
-        reference: reference.to_owned(),
-        policy: policy(&info.pull_policy, reference)?,
+        policy: policy(&info.pull_policy, &reference)?,
+        reference: text.to_owned(),
+        registry: reference.registry(),
+        is_id: reference.is_id(),
         credentials,
         pull_limit: own_limit.or(pull_limit),
     })
 }
 
 /// craned's spellings, any case; empty depends on the tag.
-fn policy(text: &str, reference: &str) -> Result<PullPolicy, Rejection> {
+fn policy(text: &str, reference: &Reference<'_>) -> Result<PullPolicy, Rejection> {
     match text.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
         "always" => Ok(PullPolicy::Always),
         "ifnotpresent" => Ok(PullPolicy::IfNotPresent),
         "never" => Ok(PullPolicy::Never),
-        "" if moves(reference) => Ok(PullPolicy::Always),
+        "" if reference.moves() => Ok(PullPolicy::Always),
         "" => Ok(PullPolicy::IfNotPresent),
         _ => Err(Rejection::new(
             "container_meta.image.pull_policy",
@@ -63,18 +65,12 @@ fn policy(text: &str, reference: &str) -> Result<PullPolicy, Rejection> {
     }
 }
 
-/// `:latest` or no tag; a digest is a version, and a registry's port is no tag.
-fn moves(reference: &str) -> bool {
-    let last = reference.rsplit('/').next().unwrap_or(reference);
-    !reference.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read_policy(text: &str, reference: &str) -> Option<PullPolicy> {
-        policy(text, reference).ok()
+        policy(text, &Reference::parse(reference).unwrap()).ok()
     }
 
     #[test]
@@ -90,7 +86,10 @@ mod tests {
         for moving in ["alpine", "alpine:latest", "localhost:5000/a", "localhost:5000/a:latest"] {
             assert_eq!(read_policy("", moving), Some(PullPolicy::Always), "{moving}");
         }
-        for fixed in ["alpine:3.20", "localhost:5000/a:1", "alpine@sha256:00", "alpine:latest@sha256:00"] {
+        let digest = "0".repeat(64);
+        let by_digest = [format!("alpine@sha256:{digest}"), format!("alpine:latest@sha256:{digest}"), digest];
+        let fixed = ["alpine:3.20", "localhost:5000/a:1"].into_iter().chain(by_digest.iter().map(String::as_str));
+        for fixed in fixed {
             assert_eq!(read_policy("", fixed), Some(PullPolicy::IfNotPresent), "{fixed}");
         }
     }
