@@ -1,7 +1,7 @@
 //! The container runtime, over CRI `runtime.v1`.
 //!
 //! `api` is generated; `client` makes calls; `sandbox` and `container` build
-//! configurations (pure); `watch` learns a container's end.
+//! configurations (pure); `pull` brings images; `watch` learns a container's end.
 
 pub mod api;
 pub mod client;
@@ -9,9 +9,11 @@ pub mod container;
 pub mod endpoint;
 pub mod error;
 pub mod exits;
+pub mod image;
 pub mod info;
 pub mod labels;
 mod oom;
+pub mod pull;
 pub mod sandbox;
 pub mod start;
 pub mod watch;

@@ -309,7 +309,7 @@ async fn drive(taken: Taken) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut limits = Limits { pull: None, ..Limits::default() };
+    let mut limits = Limits::default();
     if let Some(look) = spec.call_limit {
         limits.look = look;
         limits.away = look;

@@ -91,6 +91,10 @@ pub struct OursSection {
     pub process_supervisor: Option<PathBuf>,
     /// Bytes that are kept of a step's output in the user's file; none is no limit.
     pub max_user_log_size: Option<String>,
+    /// Whether the registry is asked also for an image that is present.
+    pub reauthorize_images: bool,
+    /// Seconds a pull may do nothing; 0 is no limit.
+    pub pull_stall_timeout: Option<u64>,
 }
 
 /// `Container:`
@@ -223,6 +227,8 @@ impl Section for OursSection {
             "Capabilities" => section::value(values, &mut self.capabilities),
             "ProcessSupervisor" => section::value(values, &mut self.process_supervisor),
             "MaxUserLogSize" => section::value(values, &mut self.max_user_log_size),
+            "ReauthorizeImages" => section::value(values, &mut self.reauthorize_images),
+            "PullStallTimeout" => section::value(values, &mut self.pull_stall_timeout),
             _ => Ok(Key::Unknown),
         }
     }

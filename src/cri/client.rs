@@ -8,11 +8,10 @@ use crate::cri::api::image_service_client::ImageServiceClient;
 use crate::cri::api::runtime_service_client::RuntimeServiceClient;
 use crate::cri::api::{
     AuthConfig, CgroupDriver, Container, ContainerConfig, ContainerFilter, ContainerState, ContainerStatusRequest,
-    ContainerStatusResponse, CreateContainerRequest, Image, ImageSpec, ImageStatusRequest, ListContainersRequest,
-    ListPodSandboxRequest, PodSandbox, PodSandboxFilter, PodSandboxState, PodSandboxStatusRequest, PullImageRequest,
-    RemoveContainerRequest, RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest, RuntimeCondition,
-    RuntimeConfigRequest, StartContainerRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest,
-    VersionRequest, VersionResponse,
+    ContainerStatusResponse, CreateContainerRequest, ImageSpec, ListContainersRequest, ListPodSandboxRequest,
+    PodSandbox, PodSandboxFilter, PodSandboxState, PodSandboxStatusRequest, RemoveContainerRequest,
+    RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest, RuntimeCondition, RuntimeConfigRequest,
+    StartContainerRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest, VersionResponse,
 };
 use crate::cri::endpoint::Endpoint;
 use crate::cri::error::{Class, CriError};
@@ -44,8 +43,6 @@ pub struct Limits {
     pub remove: Duration,
     /// A runtime that is away (restarting, upgraded) before anything was asked of it.
     pub away: Duration,
-    /// PullImage; `None` is no limit.
-    pub pull: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -56,7 +53,6 @@ impl Default for Limits {
             start: Duration::from_secs(120),
             remove: Duration::from_secs(60),
             away: Duration::from_secs(30),
-            pull: None,
         }
     }
 }
@@ -97,7 +93,7 @@ pub fn is_ours(pod: &PodSandbox) -> bool {
 #[derive(Clone, Debug)]
 pub struct Client {
     runtime: RuntimeServiceClient<Channel>,
-    images: ImageServiceClient<Channel>,
+    pub(super) images: ImageServiceClient<Channel>,
     /// The limits in force.
     pub limits: Limits,
 }
@@ -315,50 +311,25 @@ impl Client {
         let send = |r| async move { client.reopen_container_log(r).await };
         call("ReopenContainerLog", Some(self.limits.look), request, send).await.map(drop)
     }
-
-    /// The image `reference` means here, if it is present.
-    pub async fn image(&self, reference: &str) -> Result<Option<Image>, CriError> {
-        let mut client = self.images.clone();
-        let request = ImageStatusRequest { image: Some(spec(reference)) };
-        let answer =
-            call("ImageStatus", Some(self.limits.look), request, |r| async move { client.image_status(r).await })
-                .await?;
-        Ok(answer.image)
-    }
-
-    /// Pulls an image; returns the runtime's reference to it.
-    pub async fn pull(
-        &self,
-        reference: &str,
-        credentials: Option<&(String, Secret)>,
-        pod: &Config,
-        limit: Option<Duration>,
-    ) -> Result<String, CriError> {
-        let mut client = self.images.clone();
-        let auth = credentials.map(|(username, password)| auth(username, password));
-        let request = PullImageRequest { image: Some(spec(reference)), auth, sandbox_config: Some(pod.0.clone()) };
-        let answer = call("PullImage", limit, request, |r| async move { client.pull_image(r).await }).await?;
-        present("PullImage", "image_ref", answer.image_ref)
-    }
 }
 
 /// Credentials as CRI takes them. The server's address stays empty: craned sends
 /// host:port, which runtimes refuse or take for another host.
-fn auth(username: &str, password: &Secret) -> AuthConfig {
+pub(super) fn auth(username: &str, password: &Secret) -> AuthConfig {
     AuthConfig { username: username.to_owned(), password: password.reveal().to_owned() }
 }
 
-fn spec(reference: &str) -> ImageSpec {
+pub(super) fn spec(reference: &str) -> ImageSpec {
     ImageSpec { image: reference.to_owned(), ..ImageSpec::default() }
 }
 
 /// An empty id in a good answer is an error too.
-fn present(call: &'static str, missing: &'static str, id: String) -> Result<String, CriError> {
+pub(super) fn present(call: &'static str, missing: &'static str, id: String) -> Result<String, CriError> {
     if id.is_empty() { Err(CriError::Malformed { call, missing }) } else { Ok(id) }
 }
 
 /// Makes one call within its limit and logs its time.
-async fn call<Q, A, F>(
+pub(super) async fn call<Q, A, F>(
     name: &'static str,
     limit: Option<Duration>,
     message: Q,

@@ -6,6 +6,7 @@
 //! helper's answer.
 
 use crate::config;
+use crate::identity::images;
 use crate::identity::privilege;
 use crate::identity::subid::file::Files;
 use crate::identity::subid::{self, Owner, Resolved};
@@ -128,9 +129,10 @@ pub fn answer(uid: u32, gids: &[u32], subids: Option<&str>) -> String {
 fn with_ranges(user: User, own_gid: u32, subids: Option<&str>) -> Answer {
     let (capabilities, problem) = privilege::kept(Path::new(config::DEFAULT_PATH));
     let (output_cap, about_cap) = privilege::output_cap(Path::new(config::DEFAULT_PATH));
+    let (images, about_images) = images::rules(Path::new(config::DEFAULT_PATH));
     let found = |user, ranges, warnings: Vec<String>| Answer::Found {
-        identity: Identity { user, ranges, capabilities, output_cap },
-        warnings: warnings.into_iter().chain(problem).chain(about_cap).collect(),
+        identity: Identity { user, ranges, capabilities, output_cap, images },
+        warnings: warnings.into_iter().chain(problem).chain(about_cap).chain(about_images).collect(),
     };
     let Some(policy) = subids else { return found(user, None, Vec::new()) };
     let policy = match serde_json::from_str::<SubIdPolicy>(policy) {

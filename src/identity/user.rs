@@ -31,4 +31,15 @@ pub struct Identity {
     pub capabilities: Vec<String>,
     /// Bytes the administrator lets the user's copy of the output have; `None` is no limit.
     pub output_cap: Option<u64>,
+    /// What the administrator wants of pulls.
+    pub images: ImageRules,
+}
+
+/// What a node's administrator wants of pulls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRules {
+    /// The registry is asked, with the job's own credentials, also for an image that is present.
+    pub reauthorize: bool,
+    /// Seconds a pull may do nothing; 0 is no limit, `None` the usual one.
+    pub stall_s: Option<u64>,
 }

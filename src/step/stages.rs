@@ -8,6 +8,7 @@ mod ahead;
 mod container;
 mod devices;
 mod granted;
+mod image;
 mod limits;
 pub mod mounts;
 mod pod;
@@ -18,14 +19,13 @@ use crate::cleanup::perform;
 use crate::cri::client::Client;
 use crate::cri::container::Given;
 use crate::cri::error::{Class, CriError};
-use crate::cri::sandbox;
 use crate::cri::start::Held;
 use crate::exit_code;
 use crate::identity::idmap::Ranges;
 use crate::identity::look_up::{LookUp, UserError};
-use crate::identity::user::{Identity, User};
+use crate::identity::user::{Identity, ImageRules, User};
 use crate::mounts::stage::Staged;
-use crate::spec::{ImageSource, PullPolicy, StepSpec, Work};
+use crate::spec::{StepSpec, Work};
 use crate::step::effects::Effects;
 use crate::step::event::Failure;
 use crate::step::hooks::Hooks;
@@ -67,6 +67,8 @@ pub struct Found {
     pub capabilities: Rc<[String]>,
     /// How much of its output the user keeps, by [`Stage::User`].
     pub output_cap: Option<u64>,
+    /// What the administrator wants of pulls, by [`Stage::User`].
+    pub rules: ImageRules,
     /// By [`Stage::User`], where a user namespace was asked for.
     pub ranges: Option<Ranges>,
     /// By [`Stage::Pod`].
@@ -95,10 +97,11 @@ impl Found {
     /// Adds what a stage learnt.
     pub fn add(&mut self, learnt: Learnt) {
         match learnt {
-            Learnt::User(Identity { user, ranges, capabilities, output_cap }) => {
+            Learnt::User(Identity { user, ranges, capabilities, output_cap, images }) => {
                 self.output_cap = output_cap;
                 self.user = Some(user);
                 self.ranges = ranges;
+                self.rules = images;
                 self.capabilities = capabilities.into();
             }
             Learnt::Mounted(staged) => self.mounts = Some(Rc::new(staged)),
@@ -160,17 +163,17 @@ pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> 
         Work::Container(work) => work,
     };
     match (stage, found) {
-        (Stage::Pod, _) => {
-            let (pod, ahead) = tokio::join!(pod::find(client, spec, &work.pod), ahead::look(client, spec, work));
+        (Stage::Pod, Found { rules, .. }) => {
+            let (pod, ahead) = tokio::join!(pod::find(client, spec, &work.pod), ahead::look(client, spec, work, rules));
             pod.map(|pod| Learnt::Pod(Box::new(pod), ahead))
         }
         (Stage::Mounts, Found { user: Some(user), pod: Some(pod), .. }) => {
             mounts::make(client, spec, work, &user, &pod.config).await
         }
-        (Stage::Image, Found { pod: Some(pod), user: Some(user), ahead, .. }) => {
+        (Stage::Image, Found { pod: Some(pod), user: Some(user), rules, ahead, .. }) => {
             let image = match ahead.image {
                 Some(image) => image,
-                None => image(client, &work.image, &pod.config).await?,
+                None => image::bring(client, &work.image, rules, &pod.config).await?,
             };
             Ok(Learnt::Image(image, hooks.prologs(spec, Some(&user)).await?))
         }
@@ -225,25 +228,6 @@ async fn user(begun: LookUp) -> Result<Learnt, Failure> {
         };
         Failure::new(code, error)
     })
-}
-
-/// Has the image, pulling it where the policy says so.
-async fn image(client: &Client, image: &ImageSource, pod: &sandbox::Config) -> Result<String, Failure> {
-    let present = client.when_there(|| client.image(&image.reference)).await.map_err(prepared)?;
-    let pull = match image.policy {
-        PullPolicy::Always => true,
-        PullPolicy::IfNotPresent => present.is_none(),
-        PullPolicy::Never => false,
-    };
-    if !pull {
-        let missing =
-            || prepared(format!("image {} is not on this node, and the pull policy is Never", image.reference));
-        return present.map(|image| image.id).ok_or_else(missing);
-    }
-    tracing::info!(image = image.reference, "pulling");
-    let limit = image.pull_limit.or(client.limits.pull);
-    let pulled = client.pull(&image.reference, image.credentials.as_ref(), pod, limit).await;
-    pulled.map_err(prepared)
 }
 
 fn report_left(errors: Vec<perform::UndoError>) {

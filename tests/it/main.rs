@@ -1,6 +1,6 @@
 //! All integration tests, in one binary to save link time.
 //!
-//! `handshake`, `control`, `doubles`, `faults`, `layering` and `numbers` need no runtime; the others need
+//! `handshake`, `control`, `doubles`, `faults`, `layering`, `numbers` and `pulls` need no runtime; the others need
 //! the real ones that `scripts/test` starts, and those of mounts a bindfs and /dev/fuse too.
 #![allow(
     clippy::unwrap_used,
@@ -34,6 +34,7 @@ mod oom;
 mod output;
 mod processes;
 mod proofs;
+mod pulls;
 mod refusals;
 mod requeue;
 mod run;

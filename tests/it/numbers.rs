@@ -129,6 +129,10 @@ Image: id=1 repo_tags=2 repo_digests=3 size=4
 PullImageRequest: image=1 auth=2 sandbox_config=3
 AuthConfig: username=1 password=2
 PullImageResponse: image_ref=1
+ListImagesResponse: images=1
+ImageFsInfoResponse: image_filesystems=1
+FilesystemUsage: fs_id=2
+FilesystemIdentifier: mountpoint=1
 Protocol: TCP=0 UDP=1 SCTP=2
 SupplementalGroupsPolicy: Merge=0 Strict=1
 NamespaceMode: POD=0 CONTAINER=1 NODE=2 TARGET=3

@@ -128,6 +128,22 @@ impl Job {
         supervisor
     }
 
+    /// [`Job::start`] where the node's `/etc/crane/config.yaml` is `config`.
+    #[track_caller]
+    pub fn start_configured(&self, init: &InitSupervisorRequest, config: &str) -> Supervisor {
+        let etc = self.places().root.join("etc");
+        std::fs::create_dir_all(etc.join("crane")).expect("the root is ours");
+        std::fs::write(etc.join("crane/config.yaml"), config).expect("the root is ours");
+        let setup =
+            format!("cp -a /etc/passwd /etc/group /etc/nsswitch.conf {0} && mount --bind {0} /etc", etc.display());
+        let mut supervisor =
+            Start { private: Some(setup), ..Start::like_craned(&self.places().root, self.id(), init.step_id) }.spawn();
+        supervisor.send(init);
+        let ready = supervisor.ready(SOON);
+        assert_eq!(ready, Some(true), "SupervisorReady of step {}; stderr: {}", init.step_id, supervisor.stderr());
+        supervisor
+    }
+
     /// Starts the pod step and waits until it reports Running.
     #[track_caller]
     pub fn pod(&self) -> Supervisor {

@@ -5,6 +5,7 @@
 
 use crate::cri::client::Client;
 use crate::cri::labels;
+use crate::identity::user::ImageRules;
 use crate::spec::{ContainerSpec, PullPolicy, StepSpec};
 
 /// What was seen.
@@ -17,11 +18,12 @@ pub struct Ahead {
 }
 
 /// Looks once; errors are no answer.
-pub(super) async fn look(client: &Client, spec: &StepSpec, work: &ContainerSpec) -> Ahead {
+pub(super) async fn look(client: &Client, spec: &StepSpec, work: &ContainerSpec, rules: ImageRules) -> Ahead {
     let selector = labels::container_selector(spec.id, spec.uid);
     let image = async {
         match work.image.policy {
             PullPolicy::Always => None,
+            PullPolicy::IfNotPresent | PullPolicy::Never if rules.reauthorize => None,
             PullPolicy::IfNotPresent | PullPolicy::Never => client.image(&work.image.reference).await.ok().flatten(),
         }
     };

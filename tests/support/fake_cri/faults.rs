@@ -27,6 +27,8 @@ pub enum Method {
     ReopenContainerLog,
     ImageStatus,
     PullImage,
+    ListImages,
+    ImageFsInfo,
 }
 
 /// One thing that goes wrong with one call.

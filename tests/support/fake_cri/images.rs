@@ -11,17 +11,22 @@ const REGISTRY: [(&str, &str, &str); 3] =
 pub struct Images {
     prefix: &'static str,
     present: Vec<&'static str>,
+    /// Known by their ids alone.
+    held: Vec<String>,
 }
 
 impl Images {
     /// `prefix` stands before every id: `sha256:` or nothing.
     pub fn new(prefix: &'static str) -> Self {
-        Self { prefix, present: vec!["aaaa"] }
+        Self { prefix, present: vec!["aaaa"], held: Vec::new() }
     }
 
     /// By reference or by id as given.
     pub fn find(&self, reference: &str) -> Option<Image> {
         let wanted = full(reference);
+        if let Some(id) = self.held.iter().find(|id| format!("{}{id}", self.prefix) == reference) {
+            return Some(Image { id: format!("{}{id}", self.prefix), ..Image::default() });
+        }
         let is = |name: &str, id: &str| name == wanted || format!("{}{id}", self.prefix) == reference;
         let (name, id, _) = REGISTRY.into_iter().find(|(name, id, _)| is(name, id) && self.present.contains(id))?;
         Some(Image {
@@ -30,6 +35,16 @@ impl Images {
             repo_digests: vec![format!("{}@sha256:{id}", name.rsplit_once(':').map_or(name, |(repo, _)| repo))],
             size: 1 << 20,
         })
+    }
+
+    /// An image that is present and has no name.
+    pub fn hold(&mut self, id: &str) {
+        self.held.push(id.to_owned());
+    }
+
+    /// All that are present.
+    pub fn all(&self) -> Vec<Image> {
+        self.present.iter().filter_map(|id| self.find(&format!("{}{id}", self.prefix))).collect()
     }
 
     /// Brings an image, if the registry has it and the password fits.

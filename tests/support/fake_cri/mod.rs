@@ -165,6 +165,22 @@ impl FakeCri {
         self.world.give_image_groups(groups);
     }
 
+    /// An image without a name is present.
+    pub fn hold_image(&self, id: &str) {
+        self.world.hold_image(id);
+    }
+
+    /// Makes the directory in which it seems to keep images; what it seems to download goes
+    /// below the directory returned.
+    pub fn make_image_store(&self) -> PathBuf {
+        let store = self.world.image_store();
+        let ingest = store.with_file_name("io.containerd.content.v1.content").join("ingest");
+        for dir in [&store, &ingest] {
+            std::fs::create_dir_all(dir).unwrap_or_else(|e| panic!("cannot make {}: {e}", dir.display()));
+        }
+        ingest
+    }
+
     /// Every call so far, in order.
     pub fn calls(&self) -> Vec<Call> {
         self.calls.all()
@@ -213,5 +229,6 @@ impl Drop for FakeCri {
         self.stop();
         self.world.kill_all();
         let _ = std::fs::remove_dir_all(&self.dir);
+        let _ = self.world.image_store().parent().map(std::fs::remove_dir_all);
     }
 }

@@ -208,4 +208,18 @@ impl ImageService for Service {
     async fn pull_image(&self, request: Request<PullImageRequest>) -> Reply<PullImageResponse> {
         self.call(Method::PullImage, request, |w, q, _| async move { w.pull(&q) }).await
     }
+
+    async fn list_images(&self, request: Request<ListImagesRequest>) -> Reply<ListImagesResponse> {
+        self.call(Method::ListImages, request, |w, _, _| async move { Ok(ListImagesResponse { images: w.images() }) })
+            .await
+    }
+
+    async fn image_fs_info(&self, request: Request<ImageFsInfoRequest>) -> Reply<ImageFsInfoResponse> {
+        self.call(Method::ImageFsInfo, request, |w, _, _| async move {
+            let mountpoint = w.image_store().display().to_string();
+            let usage = FilesystemUsage { fs_id: Some(FilesystemIdentifier { mountpoint }) };
+            Ok(ImageFsInfoResponse { image_filesystems: vec![usage] })
+        })
+        .await
+    }
 }

@@ -8,7 +8,7 @@ use super::process::{Init, Program, attend};
 use crane_supervisor::cri::api::*;
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -121,6 +121,19 @@ impl World {
 
     pub fn image(&self, reference: &str) -> Option<Image> {
         self.state().images.find(reference)
+    }
+
+    pub fn images(&self) -> Vec<Image> {
+        self.state().images.all()
+    }
+
+    pub fn hold_image(&self, id: &str) {
+        self.state().images.hold(id);
+    }
+
+    /// Where it keeps images, as containerd lays it out; nothing makes it.
+    pub fn image_store(&self) -> PathBuf {
+        Path::new("/dev/shm").join(self.group.trim_start_matches('/')).join("io.containerd.snapshotter.v1.overlayfs")
     }
 
     pub fn pull(&self, request: &PullImageRequest) -> Result<PullImageResponse, Status> {
