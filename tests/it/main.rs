@@ -26,6 +26,7 @@ mod guardian;
 mod hand_over;
 mod handshake;
 mod hooks;
+mod images;
 mod layering;
 mod mounts;
 mod network;

@@ -20,6 +20,7 @@ pub mod job;
 pub mod leaks;
 pub mod mounting;
 pub mod output;
+pub mod registry;
 pub mod runtime;
 pub mod server;
 pub mod supervisor;
