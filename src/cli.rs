@@ -3,11 +3,16 @@
 //! craned starts the program with two descriptors and no command; everything
 //! else is a command that a person types. Nothing here does the work.
 
+pub mod account;
 pub mod cleanup;
 pub mod helpers;
+pub mod images;
+pub mod login;
 pub mod logs;
 pub mod lookup_user;
+pub mod node;
 pub mod output;
+pub mod pull;
 pub mod reap;
 pub mod run;
 pub mod supervise;
@@ -54,6 +59,14 @@ enum Command {
     Cleanup(cleanup::Options),
     /// Show what a step's container wrote, or the supervisor's own log of it.
     Logs(logs::Options),
+    /// Pull images before jobs need them.
+    Pull(pull::Options),
+    /// List the images on this node.
+    Images(images::Options),
+    /// Keep a password for a registry, as ccon login does.
+    Login(login::LoginOptions),
+    /// Forget it.
+    Logout(login::LogoutOptions),
     /// Finish the clean-up of a step whose supervisor has gone.
     #[command(hide = true)]
     Reap {
@@ -117,6 +130,10 @@ fn dispatch(arguments: Arguments) -> ExitCode {
         Some(Command::Run(options)) => run::run(*options),
         Some(Command::Cleanup(options)) => cleanup::run(&options),
         Some(Command::Logs(options)) => logs::run(&options),
+        Some(Command::Pull(options)) => pull::run(&options),
+        Some(Command::Images(options)) => images::run(&options),
+        Some(Command::Login(options)) => login::login(&options),
+        Some(Command::Logout(options)) => login::logout(&options),
         Some(Command::Reap { within: Some(seconds), step_dir, .. }) => {
             reap::run_within(step_dir, Duration::from_secs(seconds))
         }

@@ -11,6 +11,7 @@
 //! - `cleanup`: journal before effect, and undoing.
 //! - `control`, `report`: craned's calls, and what craned is told.
 //! - `logs`, `telemetry`: the container's output, and our own log.
+//! - `credentials`: a user's passwords for registries, for the commands only.
 //! - `local`, `cli::run`: craned's part, for a job without a cluster.
 //! - `sys`: the kernel's edge, and the only place with unsafe.
 //!
@@ -24,6 +25,7 @@ pub mod cleanup;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod credentials;
 pub mod cri;
 pub mod exit_code;
 pub mod failpoint;

@@ -23,4 +23,6 @@ pub mod process;
 pub mod refeed;
 pub mod signals;
 pub mod stdio;
+pub mod terminal;
 pub mod ticks;
+pub mod user_file;

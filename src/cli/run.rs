@@ -11,10 +11,13 @@ pub mod user;
 pub mod verdict;
 pub mod volume;
 
-use crate::cli::output;
+use crate::cli::{account, output};
 use crate::config::{CheckError, Config, ConfigError, Container};
+use crate::credentials::{Account, CredentialsError};
 use crate::local::plan::{Network, PortMapping, Request};
 use crate::local::{self, Ending, LocalError};
+use crate::spec::Secret;
+use crate::spec::reference::Reference;
 use crate::sys::stdio;
 use options::{Options, PullPolicy};
 use port::PortOrPartition;
@@ -124,6 +127,7 @@ fn request(options: Options, node: Container) -> Result<Request, RunError> {
         program: std::env::current_exe()
             .map_err(|source| RunError::Learn { what: "our own program's path", source })?,
         name: options.name.unwrap_or_else(|| "run".to_owned()),
+        credentials: credentials(&options.image, user.uid),
         image: options.image,
         pull_policy: options.pull_policy.unwrap_or(PullPolicy::IfNotPresent).as_str(),
         entrypoint: options.entrypoint,
@@ -145,6 +149,25 @@ fn request(options: Options, node: Container) -> Result<Request, RunError> {
         cpus: options.cpus_per_task,
         cwd: std::env::current_dir().map_err(|source| RunError::Learn { what: "the working directory", source })?,
         keep: options.keep,
+    })
+}
+
+/// What the job's user has for the image's registry. A public image needs none, so what
+/// is wrong with the file is said and no more.
+fn credentials(image: &str, uid: u32) -> Option<(String, Secret)> {
+    // What is no reference is refused by the supervisor, with its words.
+    let registry = Reference::parse(image).ok()?.registry();
+    let account = match Account::of(uid) {
+        Ok(account) => account,
+        Err(CredentialsError::Unknown(_)) => return None,
+        Err(error) => {
+            output::say(&format!("going on without registry passwords: {error}"));
+            return None;
+        }
+    };
+    account::find(&account, &registry).unwrap_or_else(|error| {
+        output::say(&format!("going on without registry passwords: {error}"));
+        None
     })
 }
 

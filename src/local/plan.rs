@@ -4,6 +4,7 @@
 
 use crate::config;
 use crate::local::place::Place;
+use crate::spec::Secret;
 use crate::wire::crane::container_job_additional_meta::ImageInfo;
 use crate::wire::crane::pod_job_additional_meta as pod;
 use crate::wire::crane::supervisor::InitSupervisorRequest;
@@ -33,6 +34,8 @@ pub struct Request {
     pub name: String,
     /// The image.
     pub image: String,
+    /// User name and password for its registry.
+    pub credentials: Option<(String, Secret)>,
     /// Always, IfNotPresent or Never.
     pub pull_policy: &'static str,
     /// Replaces the image's entrypoint.
@@ -309,6 +312,8 @@ fn container_meta(request: &Request) -> ContainerJobAdditionalMeta {
         image: Some(ImageInfo {
             image: request.image.clone(),
             pull_policy: request.pull_policy.to_owned(),
+            username: request.credentials.as_ref().map(|(name, _)| name.clone()).unwrap_or_default(),
+            password: request.credentials.as_ref().map(|(_, word)| word.reveal().to_owned()).unwrap_or_default(),
             ..ImageInfo::default()
         }),
         command: request.entrypoint.clone().unwrap_or_default(),

@@ -40,6 +40,7 @@ pub fn request() -> Request {
         program: "/bin/false".into(),
         name: "run".into(),
         image: "alpine:latest".into(),
+        credentials: None,
         pull_policy: "IfNotPresent",
         entrypoint: None,
         command: Vec::new(),

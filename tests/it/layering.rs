@@ -53,6 +53,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("handshake", 2),
     ("telemetry", 2),
     ("logs", 2),
+    ("credentials", 2),
     // Loops that run beside the driver.
     ("cri::watch", 3),
     ("cri::events", 3),

@@ -37,6 +37,7 @@ mod processes;
 mod proofs;
 mod pulls;
 mod refusals;
+mod registry_commands;
 mod requeue;
 mod run;
 mod scenarios;
