@@ -90,6 +90,7 @@ impl Args {
                 "--binary" => args.binary = value()?.into(),
                 "--dir" => args.dir = value()?.into(),
                 "--runtime" => args.runtime = value()?,
+                "--pairs" => args.container_runs = value()?.parse()?,
                 "--containers" => args.containers = value()?.parse()?,
                 "--only" => args.parts = value()?.split(',').map(part).collect::<Result<_>>()?,
                 // cargo's own.

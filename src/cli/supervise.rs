@@ -73,7 +73,6 @@ struct Taken {
     spec: StepSpec,
     claim: Claim,
     listener: UnixListener,
-    look_up: LookUp,
     early: Early,
 }
 
@@ -83,6 +82,7 @@ struct Early {
     /// For hooks; none without any.
     errand: Option<io::Result<Errand>>,
     exits: Option<ExitEvents>,
+    look_up: LookUp,
 }
 
 /// Takes the step on these descriptors and sees it to its end.
@@ -147,6 +147,8 @@ fn settle(spec: &StepSpec, answer: &Answer) -> Result<(Telemetry, Early), Superv
     // Its place is here: our last moment alone, the log has a thread.
     let guardian = guardian::start(spec.id, &spec.temp_dir.step(spec.id));
     failpoint::pass(|| "guardian started".into());
+    // A name service takes its time: it may, while we get ready and craned comes to ExecuteStep.
+    let look_up = LookUp::begin(spec.uid, &spec.gids, spec.subids());
     let telemetry = open_log(spec)?;
     for problem in unsettled {
         tracing::warn!(%problem, "going on without");
@@ -158,7 +160,7 @@ fn settle(spec: &StepSpec, answer: &Answer) -> Result<(Telemetry, Early), Superv
         tracing::warn!(%error, "this kernel (before 6.15) will not tell how the container ends; only the runtime can");
         None
     });
-    Ok((telemetry, Early { guardian: guardian.ok(), exits, errand }))
+    Ok((telemetry, Early { guardian: guardian.ok(), exits, errand, look_up }))
 }
 
 /// The second witness of an end, where pidfds are none.
@@ -170,8 +172,6 @@ fn listen_for_ends(spec: &StepSpec) -> io::Result<Option<ExitEvents>> {
 }
 
 fn take(spec: StepSpec, early: Early) -> Result<(Taken, Runtime), SuperviseError> {
-    // A name service takes its time: it may, while we get ready and craned comes to ExecuteStep.
-    let look_up = LookUp::begin(spec.uid, &spec.gids, spec.subids());
     let log = spec.log_dir.supervisor_log(spec.id);
     failpoint::pass(|| "before claim".into());
     let mut claim = Claim::take(&spec.temp_dir, spec.id, spec.runtime.path(), &log)?;
@@ -184,7 +184,7 @@ fn take(spec: StepSpec, early: Early) -> Result<(Taken, Runtime), SuperviseError
     };
     failpoint::pass(|| "listening".into());
     let runtime = event_loop().map_err(SuperviseError::Runtime)?;
-    Ok((Taken { spec, claim, listener, look_up, early }, runtime))
+    Ok((Taken { spec, claim, listener, early }, runtime))
 }
 
 fn open_log(spec: &StepSpec) -> Result<Telemetry, SuperviseError> {
@@ -291,7 +291,7 @@ fn leave_service(others: &[i32]) {
 }
 
 async fn drive(taken: Taken) -> ExitCode {
-    let Taken { spec, claim, listener, look_up, early: Early { guardian, exits, errand } } = taken;
+    let Taken { spec, claim, listener, early: Early { guardian, exits, errand, look_up } } = taken;
     let hooks_pid = errand.as_ref().and_then(|errand| errand.as_ref().ok()).map(|errand| errand.pid);
     let others: Vec<i32> = guardian.as_ref().map(Guardian::pid).into_iter().chain(hooks_pid).collect();
     drop(tokio::task::spawn_blocking(move || leave_service(&others)));

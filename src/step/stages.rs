@@ -42,10 +42,10 @@ const ATTEMPTS: u32 = 3;
 /// What a stage found out.
 #[derive(Debug)]
 pub enum Learnt {
-    /// Who the job's user is.
-    User(Identity),
-    /// The pod, and what was seen for later stages meanwhile.
-    Pod(Box<Pod>, Ahead),
+    /// Who the job's user is, and what was seen for later stages meanwhile.
+    User(Identity, Ahead),
+    /// The job's pod.
+    Pod(Rc<Pod>),
     /// The job's pod, brought up by us, and what the prologs asked for.
     PodUp(Box<Pod>, Effects),
     /// The container's mounts are staged.
@@ -73,7 +73,7 @@ pub struct Found {
     pub ranges: Option<Ranges>,
     /// By [`Stage::Pod`].
     pub pod: Option<Rc<Pod>>,
-    /// By [`Stage::Pod`], for later ones.
+    /// By [`Stage::User`], for later ones.
     pub ahead: Ahead,
     /// By [`Stage::Mounts`].
     pub mounts: Option<Rc<Staged>>,
@@ -97,17 +97,18 @@ impl Found {
     /// Adds what a stage learnt.
     pub fn add(&mut self, learnt: Learnt) {
         match learnt {
-            Learnt::User(Identity { user, ranges, capabilities, output_cap, images }) => {
+            Learnt::User(Identity { user, ranges, capabilities, output_cap, images }, ahead) => {
                 self.output_cap = output_cap;
+                self.ahead = ahead;
                 self.user = Some(user);
                 self.ranges = ranges;
                 self.rules = images;
                 self.capabilities = capabilities.into();
             }
             Learnt::Mounted(staged) => self.mounts = Some(Rc::new(staged)),
-            Learnt::Pod(pod, ahead) => {
-                self.pod = Some(Rc::from(pod));
-                self.ahead = ahead;
+            Learnt::Pod(pod) => {
+                self.pod = Some(pod);
+                self.ahead.pod = None;
             }
             Learnt::PodUp(pod, effects) => {
                 self.pod = Some(Rc::from(pod));
@@ -153,7 +154,9 @@ pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> 
     let (client, spec) = (&client, &*spec);
     let work = spec.work.as_ref().map_err(|rejection| Failure::from(rejection.clone()))?;
     if stage == Stage::User {
-        return user(look_up.unwrap_or_else(|| LookUp::begin(spec.uid, &spec.gids, spec.subids()))).await;
+        let begun = look_up.unwrap_or_else(|| LookUp::begin(spec.uid, &spec.gids, spec.subids()));
+        let (identity, ahead) = tokio::join!(user(begun), ahead::look(client, spec, work));
+        return Ok(Learnt::User(identity?, ahead));
     }
     let work = match work {
         Work::Pod(pod) => {
@@ -163,17 +166,15 @@ pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> 
         Work::Container(work) => work,
     };
     match (stage, found) {
-        (Stage::Pod, Found { rules, .. }) => {
-            let (pod, ahead) = tokio::join!(pod::find(client, spec, &work.pod), ahead::look(client, spec, work, rules));
-            pod.map(|pod| Learnt::Pod(Box::new(pod), ahead))
-        }
+        (Stage::Pod, Found { ahead: Ahead { pod: Some(pod), .. }, .. }) => Ok(Learnt::Pod(pod)),
+        (Stage::Pod, _) => pod::find(client, spec, &work.pod).await.map(|pod| Learnt::Pod(Rc::new(pod))),
         (Stage::Mounts, Found { user: Some(user), pod: Some(pod), .. }) => {
             mounts::make(client, spec, work, &user, &pod.config).await
         }
         (Stage::Image, Found { pod: Some(pod), user: Some(user), rules, ahead, .. }) => {
             let image = match ahead.image {
-                Some(image) => image,
-                None => image::bring(client, &work.image, rules, &pod.config).await?,
+                Some(image) if !rules.reauthorize => image,
+                Some(_) | None => image::bring(client, &work.image, rules, &pod.config).await?,
             };
             Ok(Learnt::Image(image, hooks.prologs(spec, Some(&user)).await?))
         }
@@ -217,9 +218,8 @@ fn not_started(error: &CriError, otherwise: u32) -> Failure {
     Failure { unsettled: error.class() == Class::Unsure && !again, again, ..Failure::new(code, error) }
 }
 
-async fn user(begun: LookUp) -> Result<Learnt, Failure> {
-    let found = begun.answer().await;
-    found.map(Learnt::User).map_err(|error| {
+async fn user(begun: LookUp) -> Result<Identity, Failure> {
+    begun.answer().await.map_err(|error| {
         let code = match error {
             UserError::SubIds { .. } => exit_code::PREPARATION_FAILED,
             UserError::Unknown { .. } | UserError::LookUp { .. } | UserError::Helper { .. } => {
