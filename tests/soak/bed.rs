@@ -13,16 +13,18 @@ use std::time::Duration;
 pub struct Bed {
     /// The runtime.
     pub runtime: Runtime,
+    /// How long it is kept frozen.
+    pub frozen: Duration,
     dir: PathBuf,
     home: PathBuf,
 }
 
 impl Bed {
     /// The testbed that `runtime` is of.
-    pub fn of(runtime: &Runtime) -> Self {
+    pub fn of(runtime: &Runtime, frozen: Duration) -> Self {
         let dir = PathBuf::from(std::env::var_os("CRANE_TESTBED_DIR").expect("scripts/soak sets it"));
         let home = dir.join(runtime.name());
-        Self { runtime: runtime.clone(), dir, home }
+        Self { runtime: runtime.clone(), frozen, dir, home }
     }
 
     fn testbed(&self, words: &[&str]) {

@@ -83,7 +83,7 @@ fn runtime_frozen(bed: &Bed, rounds: u32, seed: u64) -> Tally {
         bed.signal(Signal::SIGSTOP);
         let frozen = Instant::now();
         let mut slowest = Duration::ZERO;
-        while frozen.elapsed() < Duration::from_secs(6) {
+        while frozen.elapsed() < bed.frozen {
             let asked = Instant::now();
             let answered = step.client().check().is_ok();
             slowest = slowest.max(if answered { asked.elapsed() } else { Duration::MAX });

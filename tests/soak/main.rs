@@ -24,7 +24,11 @@ use bed::Bed;
 use faults::{FAULTS, Fault};
 use sample::Tally;
 use std::process::ExitCode;
+use std::time::Duration;
 use support::runtime::real;
+
+/// Longer than a look at the runtime may take (10 s), so that such looks fail.
+const FROZEN: Duration = Duration::from_secs(12);
 
 /// What was asked for.
 struct Args {
@@ -36,17 +40,23 @@ struct Args {
     runtime: String,
     /// Of the random choices, to see the same again.
     seed: u64,
+    /// How long a frozen runtime stays frozen.
+    frozen: Duration,
 }
 
 fn args() -> Result<Args, String> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |now| now.as_secs());
-    let mut args = Args { rounds: 3, only: String::new(), runtime: String::new(), seed: now };
+    let mut args = Args { rounds: 3, only: String::new(), runtime: String::new(), seed: now, frozen: FROZEN };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
         match word.as_str() {
             "--rounds" => args.rounds = value()?.parse().map_err(|_| "--rounds needs a number".to_owned())?,
             "--seed" => args.seed = value()?.parse().map_err(|_| "--seed needs a number".to_owned())?,
+            "--frozen" => {
+                let seconds = value()?.parse().map_err(|_| "--frozen needs a number of seconds".to_owned())?;
+                args.frozen = Duration::from_secs(seconds);
+            }
             "--only" => args.only = value()?,
             "--runtime" => args.runtime = value()?,
             // What cargo passes to every test.
@@ -73,7 +83,7 @@ fn main() -> ExitCode {
     eprintln!("soak: {} rounds, seed {}", args.rounds, args.seed);
     let mut good = true;
     for runtime in real().into_iter().filter(|runtime| runtime.name().contains(&args.runtime)) {
-        let bed = Bed::of(&runtime);
+        let bed = Bed::of(&runtime, args.frozen);
         println!("\n{}", runtime.name());
         println!(
             "{:38} {:>8} {:>6} {:>6} {:>7} {:>5} {:>6} {:>5} {:>11}",
