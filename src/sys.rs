@@ -15,6 +15,7 @@ pub mod files;
 pub mod guardian;
 pub mod helper;
 pub mod lease;
+pub mod line;
 pub mod memory;
 pub mod mount_api;
 pub mod pidfd;

@@ -10,13 +10,14 @@ use crate::ids::StepId;
 use crate::layout::StepDir;
 use crate::step::patience::UNSETTLED_REAPER;
 use crate::sys::guardian::{self, Guardian, Orders};
+use crate::sys::line::Held;
 use std::io;
 
-/// Starts the guardian of step `id` with the directory `dir`. No other thread may exist yet.
+/// Starts the guardian of step `id` with the directory `dir`, to hold `line` too. No other thread may exist yet.
 ///
 /// # Errors
 /// The errno of pidfd_open(2) or fork(2).
-pub fn start(id: StepId, dir: &StepDir) -> io::Result<Guardian> {
+pub fn start(id: StepId, dir: &StepDir, line: Option<Held>) -> io::Result<Guardian> {
     // Nobody can say whether its supervisor's end cut a call off.
     let arguments = reaper::arguments(dir, UNSETTLED_REAPER, reaper::Begin::IfOrphaned);
     let name = "crane-supervisor".into();
@@ -25,5 +26,6 @@ pub fn start(id: StepId, dir: &StepDir) -> io::Result<Guardian> {
         file: dir.path().to_owned(),
         arguments: std::iter::once(name).chain(arguments).collect(),
         title: format!("crane-guardian: [{id}]"),
+        line,
     })
 }

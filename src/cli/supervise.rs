@@ -28,6 +28,7 @@ use crate::sys::errand::{self, Errand};
 use crate::sys::exit_events::ExitEvents;
 use crate::sys::files::FilesError;
 use crate::sys::guardian::Guardian;
+use crate::sys::line::{Held, Line};
 use crate::sys::{cgroup, crash, fds, files, memory, pidfd, privileges, signals};
 use crate::telemetry::{self, Level, LogConfig, Telemetry, TelemetryError};
 use std::io;
@@ -79,6 +80,7 @@ struct Taken {
 /// What is had while one thread is all there is, or before privileges go.
 struct Early {
     guardian: Option<Guardian>,
+    line: Option<Line>,
     /// For hooks; none without any.
     errand: Option<io::Result<Errand>>,
     exits: Option<ExitEvents>,
@@ -145,7 +147,9 @@ fn settle(spec: &StepSpec, answer: &Answer) -> Result<(Telemetry, Early), Superv
     let exits = listen_for_ends(spec);
     let unsettled = privileges::settle();
     // Its place is here: our last moment alone, the log has a thread.
-    let guardian = guardian::start(spec.id, &spec.temp_dir.step(spec.id));
+    let (connected, problem) = connect(spec).map_or_else(|error| (None, Some(error)), |line| (line, None));
+    let (line, held) = connected.unzip();
+    let guardian = guardian::start(spec.id, &spec.temp_dir.step(spec.id), held);
     failpoint::pass(|| "guardian started".into());
     // A name service takes its time: it may, while we get ready and craned comes to ExecuteStep.
     let look_up = LookUp::begin(spec.uid, &spec.gids, spec.subids());
@@ -156,11 +160,26 @@ fn settle(spec: &StepSpec, answer: &Answer) -> Result<(Telemetry, Early), Superv
     if let Err(error) = &guardian {
         tracing::warn!(%error, "no guardian: killed, this process would leave its clean-up to others");
     }
+    if let Some(error) = problem {
+        tracing::debug!(%error, "no connection to the runtime yet; killed, this process would cut a start off");
+    }
     let exits = exits.unwrap_or_else(|error| {
         tracing::warn!(%error, "this kernel (before 6.15) will not tell how the container ends; only the runtime can");
         None
     });
-    Ok((telemetry, Early { guardian: guardian.ok(), exits, errand, look_up }))
+    Ok((telemetry, Early { guardian: guardian.ok(), line, exits, errand, look_up }))
+}
+
+/// What a start goes over. Without one, killed in the middle of it we cut it off.
+fn connect(spec: &StepSpec) -> io::Result<Option<(Line, Held)>> {
+    match spec.kind {
+        Kind::PrimaryContainer | Kind::CommonContainer => {
+            let line = Line::open(spec.runtime.path())?;
+            let held = line.held()?;
+            Ok(Some((line, held)))
+        }
+        Kind::Pod => Ok(None),
+    }
 }
 
 /// The second witness of an end, where pidfds are none.
@@ -291,7 +310,7 @@ fn leave_service(others: &[i32]) {
 }
 
 async fn drive(taken: Taken) -> ExitCode {
-    let Taken { spec, claim, listener, early: Early { guardian, exits, errand, look_up } } = taken;
+    let Taken { spec, claim, listener, early: Early { guardian, line, exits, errand, look_up } } = taken;
     let hooks_pid = errand.as_ref().and_then(|errand| errand.as_ref().ok()).map(|errand| errand.pid);
     let others: Vec<i32> = guardian.as_ref().map(Guardian::pid).into_iter().chain(hooks_pid).collect();
     drop(tokio::task::spawn_blocking(move || leave_service(&others)));
@@ -314,7 +333,7 @@ async fn drive(taken: Taken) -> ExitCode {
         limits.look = look;
         limits.away = look;
     }
-    let client = Client::new(&spec.runtime, &spec.images, limits);
+    let client = Client::on(line, &spec.runtime, &spec.images, limits);
     let hooks = Hooks::new(errand);
     let (driver, first) = Driver::new(Parts { spec, client, claim, snapshot, requests, hooks, look_up, exits });
     let claim = driver.run(first).await;

@@ -20,6 +20,7 @@ use crate::cri::labels;
 use crate::cri::sandbox::Config;
 use crate::failpoint;
 use crate::spec::Secret;
+use crate::sys::line::{Busy, Line};
 use std::collections::HashMap;
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -94,6 +95,8 @@ pub fn is_ours(pod: &PodSandbox) -> bool {
 pub struct Client {
     runtime: RuntimeServiceClient<Channel>,
     pub(super) images: ImageServiceClient<Channel>,
+    /// Set while a start is under way on a connection that our guardian holds too.
+    busy: Option<Busy>,
     /// The limits in force.
     pub limits: Limits,
 }
@@ -101,11 +104,18 @@ pub struct Client {
 impl Client {
     /// A client that connects at its first call.
     pub fn new(runtime: &Endpoint, images: &Endpoint, limits: Limits) -> Self {
-        let runtime_channel = channel::to_socket(runtime.path());
+        Self::on(None, runtime, images, limits)
+    }
+
+    /// The same, on a connection that stands.
+    pub fn on(line: Option<Line>, runtime: &Endpoint, images: &Endpoint, limits: Limits) -> Self {
+        let (first, busy) = line.and_then(Line::into_parts).unzip();
+        let runtime_channel = channel::begun(first, runtime.path());
         let image_channel = if images == runtime { runtime_channel.clone() } else { channel::to_socket(images.path()) };
         Self {
             runtime: RuntimeServiceClient::new(runtime_channel).max_decoding_message_size(ANSWER_MAX),
             images: ImageServiceClient::new(image_channel).max_decoding_message_size(ANSWER_MAX),
+            busy,
             limits,
         }
     }
@@ -260,6 +270,7 @@ impl Client {
 
     /// Starts a created container.
     pub async fn start(&self, id: &str) -> Result<(), CriError> {
+        let _raised = self.busy.as_ref().map(Busy::raise);
         let mut client = self.runtime.clone();
         let request = StartContainerRequest { container_id: id.to_owned() };
         call("StartContainer", Some(self.limits.start), request, |r| async move { client.start_container(r).await })

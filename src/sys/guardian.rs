@@ -1,14 +1,14 @@
 //! A second, tiny process that outlives this one, to run a command after it.
 //!
 //! Forked while one thread is all there is, so the child may do what any process may,
-//! and its memory stays shared with ours. It holds our pidfd and nothing else, sleeps
-//! without a timeout, and when we have ended executes our own program, if a given file
+//! and its memory stays shared with ours. It holds our pidfd and, where one was given, a
+//! connection (`sys::line`), sleeps without a timeout, and when we have ended executes our own program, if a given file
 //! is still there. It is never told anything, never wakes up before, and never returns
 //! into our code. Which command and which file is `cleanup::guardian`'s affair.
 #![allow(unsafe_code)]
 
 use crate::sys::pidfd::Process;
-use crate::sys::{fds, helper, memory};
+use crate::sys::{fds, helper, line, memory};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -17,7 +17,7 @@ use nix::unistd::{ForkResult, Pid, execve, fork, getpid, setsid};
 use std::ffi::{CString, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -33,6 +33,8 @@ pub struct Orders {
     pub arguments: Vec<OsString>,
     /// What `ps` shows as its command line until then.
     pub title: String,
+    /// A connection that is not to end with us while a call is under way on it.
+    pub line: Option<line::Held>,
 }
 
 /// Our guardian.
@@ -90,13 +92,18 @@ fn guard(ward: &Process, orders: Orders) -> ! {
     // Each failure leaves a guardian that is only less tidy.
     let _ = setsid();
     let _ = fds::silence_standard();
-    let _ = fds::close_others(&mut [ward.as_fd().as_raw_fd()]);
+    let line = orders.line.as_ref().map(line::Held::descriptors);
+    let mut kept: Vec<RawFd> = line.into_iter().flatten().chain([ward.as_fd().as_raw_fd()]).collect();
+    let _ = fds::close_others(&mut kept);
     let _ = nix::sys::prctl::set_name(COMM);
     entitle(&orders.title);
     memory::trim();
     memory::trim_stack();
     let mut wanted = [PollFd::new(ward.as_fd(), PollFlags::POLLIN)];
     while poll(&mut wanted, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    if let Some(line) = &orders.line {
+        line.linger();
+    }
     if orders.file.exists() {
         let plain = |text: OsString| CString::new(text.into_vec()).unwrap_or_default();
         let arguments: Vec<CString> = orders.arguments.into_iter().map(plain).collect();

@@ -1,0 +1,167 @@
+//! A connection that our guardian holds too, for a call that must not end with us.
+//!
+//! A server gives up a call whose caller hangs up, and not every server can: containerd 2,
+//! in the middle of StartContainer, keeps a task that it will neither start nor remove while
+//! the pod lives. So while such a call is under way and we are killed, the connection stays
+//! up for a moment, and what the call made can be undone as usual. Knows no protocol.
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::unistd::{pipe2, read, write};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Milliseconds for which a call may go on without us. A start takes about 100.
+const HOLD: u16 = 3000;
+
+/// The connection, and the mark that a call is under way on it.
+#[derive(Debug)]
+pub struct Line {
+    stream: UnixStream,
+    busy: Busy,
+}
+
+/// Set while a call is under way that must not be cut off; our guardian sees it.
+#[derive(Clone, Debug)]
+pub struct Busy(Arc<(OwnedFd, OwnedFd)>);
+
+/// While it lives, [`Busy`] is set.
+#[derive(Debug)]
+pub struct Raised<'a>(&'a Busy);
+
+/// What the guardian has of it.
+#[derive(Debug)]
+pub struct Held {
+    connection: OwnedFd,
+    busy: OwnedFd,
+}
+
+impl Line {
+    /// Connects to the socket at `path`, without waiting.
+    ///
+    /// # Errors
+    /// The errno of socket(2), connect(2) or pipe2(2); EAGAIN from a server that accepts nobody.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        Ok(Self { stream: stream.into(), busy: Busy(Arc::new((reader, writer))) })
+    }
+
+    /// The guardian's part of it.
+    ///
+    /// # Errors
+    /// The errno of fcntl(2).
+    pub fn held(&self) -> io::Result<Held> {
+        let (reader, _writer) = &*self.busy.0;
+        Ok(Held { connection: self.stream.as_fd().try_clone_to_owned()?, busy: reader.try_clone()? })
+    }
+
+    /// The connection, where it still stands, and its mark.
+    pub fn into_parts(self) -> Option<(UnixStream, Busy)> {
+        let gone = wait(self.stream.as_fd(), PollFlags::empty(), PollTimeout::ZERO).is_some();
+        (!gone).then_some((self.stream, self.busy))
+    }
+}
+
+impl Busy {
+    /// Sets the mark.
+    pub fn raise(&self) -> Raised<'_> {
+        // Fails only where 64 KiB of marks are unread.
+        let _ = write(&self.0.1, b"!");
+        Raised(self)
+    }
+}
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        let _ = read(&self.0.0.0, &mut [0]);
+    }
+}
+
+impl Held {
+    /// Its descriptors.
+    pub fn descriptors(&self) -> [RawFd; 2] {
+        [self.connection.as_raw_fd(), self.busy.as_raw_fd()]
+    }
+
+    /// Keeps the connection up for 3 s if a call is under way, or until the server has gone.
+    pub fn linger(&self) {
+        // A hang-up there only says that we are dead.
+        let busy = wait(self.busy.as_fd(), PollFlags::POLLIN, PollTimeout::ZERO);
+        if busy.is_some_and(|found| found.contains(PollFlags::POLLIN)) {
+            wait(self.connection.as_fd(), PollFlags::empty(), PollTimeout::from(HOLD));
+        }
+    }
+}
+
+/// Which of `events`, an error and a hang-up come within `limit`.
+fn wait(fd: BorrowedFd<'_>, events: PollFlags, limit: PollTimeout) -> Option<PollFlags> {
+    let mut wanted = [PollFd::new(fd, events)];
+    let came = poll(&mut wanted, limit).is_ok_and(|ready| ready > 0);
+    came.then(|| wanted[0].revents()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_connection_lingers_only_while_a_call_is_under_way() {
+        let path = std::env::temp_dir().join(format!("line-{}.sock", std::process::id()));
+        drop(std::fs::remove_file(&path));
+        let listener = UnixListener::bind(&path).unwrap();
+        let line = Line::open(&path).unwrap();
+        let held = line.held().unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let (stream, busy) = line.into_parts().unwrap();
+        let took = || {
+            let begun = Instant::now();
+            held.linger();
+            begun.elapsed()
+        };
+        let quick = Duration::from_millis(500);
+        assert!(took() < quick);
+        drop(busy.raise());
+        assert!(took() < quick, "the call is over");
+        std::mem::forget(busy.raise());
+        drop((stream, busy));
+        assert!(took() > quick, "the call goes on without its caller");
+        drop(server);
+        assert!(took() < quick, "the server has gone");
+        std::fs::remove_file(&path).unwrap();
+        assert!(Line::open(&path).is_err());
+    }
+
+    #[test]
+    fn a_caller_that_died_without_a_call_is_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("line-idle-{}.sock", std::process::id()));
+        drop(std::fs::remove_file(&path));
+        let _listener = UnixListener::bind(&path).unwrap();
+        let line = Line::open(&path).unwrap();
+        let held = line.held().unwrap();
+        drop(line);
+        let begun = Instant::now();
+        held.linger();
+        assert!(begun.elapsed() < Duration::from_millis(500));
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_server_that_hung_up_leaves_no_connection() {
+        let path = std::env::temp_dir().join(format!("line-gone-{}.sock", std::process::id()));
+        drop(std::fs::remove_file(&path));
+        let listener = UnixListener::bind(&path).unwrap();
+        let line = Line::open(&path).unwrap();
+        drop(listener.accept().unwrap());
+        assert!(line.into_parts().is_none());
+        std::fs::remove_file(&path).unwrap();
+    }
+}
