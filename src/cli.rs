@@ -117,11 +117,24 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some((uid, gids)) = lookup_user::arguments(&arguments) {
         return lookup_user::run(uid, &gids, None);
     }
+    // Nor does craned's own: a parser of all commands would stay in every step's memory.
+    if let Some((input, output)) = craneds(&arguments) {
+        return supervise::run(Some(input), Some(output));
+    }
     // 2 could be the container's own exit code.
     let usage = if arguments.get(1).is_some_and(|word| word == "run") { run::CANNOT_RUN } else { USAGE };
     match Arguments::try_parse_from(arguments) {
         Ok(arguments) => dispatch(arguments),
         Err(error) => explain(&error, usage),
+    }
+}
+
+/// The descriptors, if these are the words that craned writes.
+fn craneds(words: &[OsString]) -> Option<(i32, i32)> {
+    let words: Vec<_> = words.iter().skip(1).map(|word| word.to_str()).collect::<Option<_>>()?;
+    match words.as_slice() {
+        ["--input-fd", input, "--output-fd", output] => Some((input.parse().ok()?, output.parse().ok()?)),
+        _ => None,
     }
 }
 
@@ -186,6 +199,17 @@ mod tests {
         let arguments = parse("csupervisor:[1.0] --input-fd 3 --output-fd -1").unwrap();
         assert_eq!((arguments.input_fd, arguments.output_fd), (Some(3), Some(-1)));
         assert!(parse("c --input-fd three").is_err());
+    }
+
+    #[test]
+    fn craneds_own_words_go_past_the_parser_and_mean_the_same() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let line = "csupervisor:[1.0] --input-fd 3 --output-fd -1";
+        let parsed = parse(line).unwrap();
+        assert_eq!(craneds(&words(line)), parsed.input_fd.zip(parsed.output_fd));
+        for line in ["c", "c --input-fd 3", "c --input-fd x --output-fd 4", "c run --input-fd 3 --output-fd 4"] {
+            assert_eq!(craneds(&words(line)), None, "{line}");
+        }
     }
 
     #[test]
