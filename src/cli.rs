@@ -7,14 +7,18 @@ pub mod account;
 pub mod cleanup;
 pub mod helpers;
 pub mod images;
+pub mod inspect;
 pub mod login;
 pub mod logs;
 pub mod lookup_user;
 pub mod node;
 pub mod output;
+pub mod ps;
 pub mod pull;
 pub mod reap;
 pub mod run;
+pub mod steps;
+pub mod stop;
 pub mod supervise;
 
 use crate::cleanup::reaper::Begin;
@@ -55,6 +59,12 @@ struct Arguments {
 enum Command {
     /// Run one container job on this node, without a cluster.
     Run(Box<run::options::Options>),
+    /// List the steps of this node.
+    Ps(ps::Options),
+    /// Tell everything this node knows about a step, in JSON.
+    Inspect(inspect::Options),
+    /// Stop steps in the orderly way, and wait until they are gone.
+    Stop(stop::Options),
     /// Undo what dead supervisors left on this node. Leaves live steps alone; safe at any time.
     Cleanup(cleanup::Options),
     /// Show what a step's container wrote, or the supervisor's own log of it.
@@ -141,6 +151,9 @@ fn craneds(words: &[OsString]) -> Option<(i32, i32)> {
 fn dispatch(arguments: Arguments) -> ExitCode {
     match arguments.command {
         Some(Command::Run(options)) => run::run(*options),
+        Some(Command::Ps(options)) => ps::run(&options),
+        Some(Command::Inspect(options)) => inspect::run(&options),
+        Some(Command::Stop(options)) => stop::run(&options),
         Some(Command::Cleanup(options)) => cleanup::run(&options),
         Some(Command::Logs(options)) => logs::run(&options),
         Some(Command::Pull(options)) => pull::run(&options),

@@ -27,7 +27,7 @@ pub mod patience;
 pub mod state;
 pub mod timers;
 
-mod pod_record;
+pub mod pod_record;
 mod record;
 mod send;
 mod slot;

@@ -3,7 +3,7 @@
 //! The lock is held while a supervisor or reaper lives and says so; a pid could
 //! be anybody's. The directory is there exactly as long as something is owed.
 
-use crate::cleanup::entry::{Entry, Header, VERSION};
+use crate::cleanup::entry::{About, Entry, Header, VERSION};
 use crate::cleanup::journal::{self, Journal, JournalError};
 use crate::cleanup::reaper;
 use crate::failpoint;
@@ -72,7 +72,7 @@ impl Claim {
     ///
     /// # Errors
     /// [`ClaimError`].
-    pub fn take(temp: &TempDir, id: StepId, runtime: &Path, log: &Path) -> Result<Self, ClaimError> {
+    pub fn take(temp: &TempDir, id: StepId, runtime: &Path, log: &Path, about: About) -> Result<Self, ClaimError> {
         let dir = temp.step(id);
         let lock = take_lock(&dir, id)?;
         let header = Header {
@@ -82,6 +82,7 @@ impl Claim {
             boot: boot_id(),
             runtime: runtime.to_owned(),
             log: log.to_owned(),
+            about,
         };
         // What an earlier owner still owed becomes ours: it is undone with the rest.
         if let Some(journal) = Journal::resume(&dir.journal(), &header) {

@@ -25,6 +25,20 @@ pub struct Header {
     pub runtime: PathBuf,
     /// Where our log goes.
     pub log: PathBuf,
+    /// Whose step it is, for people.
+    #[serde(flatten)]
+    pub about: About,
+}
+
+/// What people ask about a step whose supervisor does not answer; older journals have none of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The job's user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// The container's image, as asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 impl Header {

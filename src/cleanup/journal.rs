@@ -177,11 +177,13 @@ fn parse(bytes: &[u8]) -> Result<(Header, Vec<Entry>), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cleanup::entry::About;
     use proptest::prelude::*;
     use std::collections::HashMap;
 
     fn header() -> Header {
-        Header { version: VERSION, job: 7, step: 1, boot: "b".into(), runtime: "/r".into(), log: "/l".into() }
+        let about = About { uid: Some(8), image: Some("a:1".into()) };
+        Header { version: VERSION, job: 7, step: 1, boot: "b".into(), runtime: "/r".into(), log: "/l".into(), about }
     }
 
     fn entries() -> Vec<Entry> {

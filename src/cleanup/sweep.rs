@@ -14,7 +14,7 @@ pub mod socket;
 pub mod stray;
 
 use crate::cleanup::claim::{self, ClaimError};
-use crate::cleanup::entry::{Header, VERSION};
+use crate::cleanup::entry::{About, Header, VERSION};
 use crate::cri::endpoint::Endpoint;
 use crate::ids::StepId;
 use crate::layout::{LogDir, StepDir, TempDir};
@@ -102,6 +102,7 @@ impl Sweep<'_> {
             boot: claim::boot_id(),
             runtime: self.order.runtime.path().to_owned(),
             log: self.order.log_dir.supervisor_log(id),
+            about: About::default(),
         }
     }
 
@@ -129,7 +130,10 @@ impl Sweep<'_> {
 }
 
 /// The plain numbers among a directory's entries; none where it is not there.
-fn numbers_in(dir: &Path) -> Result<Vec<u32>, ClaimError> {
+///
+/// # Errors
+/// [`ClaimError::Io`].
+pub fn numbers_in(dir: &Path) -> Result<Vec<u32>, ClaimError> {
     let mut numbers: Vec<u32> = names_in(dir)?
         .into_iter()
         .filter_map(|name| name.parse().ok().filter(|number: &u32| number.to_string() == name))

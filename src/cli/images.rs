@@ -68,7 +68,8 @@ fn table(images: &[Image]) -> String {
     rows.iter().map(|[name, id, size]| format!("{name:names$}  {id:ids$}  {size}\n")).collect()
 }
 
-fn bytes(size: u64) -> String {
+/// For people: the largest unit that fits, one digit after the point.
+pub fn bytes(size: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units.into_iter().find(|(unit, _)| size >= *unit) {
         Some((unit, name)) => format!("{}.{} {name}", size / unit, size % unit * 10 / unit),

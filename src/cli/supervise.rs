@@ -4,7 +4,7 @@
 //! then answer, then go quiet. No thread exists before the privileges are set.
 
 use crate::cleanup::claim::{self, Claim, ClaimError};
-use crate::cleanup::entry::Entry;
+use crate::cleanup::entry::{About, Entry};
 use crate::cleanup::guardian;
 use crate::cleanup::journal::JournalError;
 use crate::cleanup::reaper;
@@ -193,7 +193,8 @@ fn listen_for_ends(spec: &StepSpec) -> io::Result<Option<ExitEvents>> {
 fn take(spec: StepSpec, early: Early) -> Result<(Taken, Runtime), SuperviseError> {
     let log = spec.log_dir.supervisor_log(spec.id);
     failpoint::pass(|| "before claim".into());
-    let mut claim = Claim::take(&spec.temp_dir, spec.id, spec.runtime.path(), &log)?;
+    let about = About { uid: Some(spec.uid), image: spec.container().map(|work| work.image.reference.clone()) };
+    let mut claim = Claim::take(&spec.temp_dir, spec.id, spec.runtime.path(), &log, about)?;
     let listener = match prepare_container_log(&spec).and_then(|()| listen(&spec, &mut claim)) {
         Ok(listener) => listener,
         Err(error) => {

@@ -4,9 +4,12 @@ use crate::ids::StepId;
 use crate::layout;
 use crate::local::LocalError;
 use crate::wire::crane::supervisor::supervisor_client::SupervisorClient;
-use crate::wire::crane::supervisor::{ShutdownSupervisorRequest, StepExecutionRequest, TerminateStepRequest};
+use crate::wire::crane::supervisor::{
+    CheckStatusRequest, QueryStepEnvRequest, ShutdownSupervisorRequest, StepExecutionRequest, TerminateStepRequest,
+};
 use crate::wire::crane::{ErrCode, TerminateSource};
 use hyper_util::rt::TokioIo;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -40,11 +43,48 @@ pub async fn execute(step: StepId) -> Result<(), LocalError> {
 
 /// Asks a container step to stop its container because the user wants so.
 pub async fn cancel(step: StepId) -> Result<(), LocalError> {
+    terminate(step, TerminateSource::UserCancel).await
+}
+
+/// Tells a container step that its job ends: a grace that is running becomes a second at most.
+pub async fn hurry(step: StepId) -> Result<(), LocalError> {
+    terminate(step, TerminateSource::NormalCompletion).await
+}
+
+async fn terminate(step: StepId, source: TerminateSource) -> Result<(), LocalError> {
     let failed = |reason: String| LocalError::Call { call: "TerminateStep", step, reason };
-    let request = TerminateStepRequest { terminate_source: TerminateSource::UserCancel.into() };
+    let request = TerminateStepRequest { terminate_source: source.into() };
     let reply = client(step, "TerminateStep").await?.terminate_step(request).await;
     let reply = reply.map_err(|status| failed(status.message().to_owned()))?.into_inner();
     if reply.ok { Ok(()) } else { Err(failed(reply.reason)) }
+}
+
+/// What a supervisor says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// Its process.
+    pub pid: i32,
+    /// craned's word for where its step is.
+    pub status: &'static str,
+}
+
+/// Asks the supervisor of a step, ours or CraneSched's own, how it is.
+pub async fn check(step: StepId) -> Result<Presence, LocalError> {
+    let failed = |reason: String| LocalError::Call { call: "CheckStatus", step, reason };
+    let reply = client(step, "CheckStatus").await?.check_status(CheckStatusRequest {}).await;
+    let reply = reply.map_err(|status| failed(status.message().to_owned()))?.into_inner();
+    if (reply.job_id, reply.step_id) != (step.job, step.step) {
+        return Err(failed(format!("step {}.{} answered at its socket", reply.job_id, reply.step_id)));
+    }
+    Ok(Presence { pid: reply.supervisor_pid, status: reply.status().as_str_name() })
+}
+
+/// The environment of a step; it may hold secrets of the user's.
+pub async fn env(step: StepId) -> Result<BTreeMap<String, String>, LocalError> {
+    let reply = client(step, "QueryEnvMap").await?.query_env_map(QueryStepEnvRequest {}).await;
+    let failed =
+        |status: tonic::Status| LocalError::Call { call: "QueryEnvMap", step, reason: status.message().to_owned() };
+    Ok(reply.map_err(failed)?.into_inner().env.into_iter().collect())
 }
 
 /// Tells a pod step that the job is over.

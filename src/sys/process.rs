@@ -4,6 +4,7 @@ use procfs::process::Process;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The user and group maps of a process's user namespace, as (inside, outside, how many).
 ///
@@ -26,6 +27,41 @@ fn read_map(text: &str) -> Vec<[u32; 3]> {
 pub fn groups_of(pid: i32) -> io::Result<Vec<u32>> {
     let status = Process::new(pid).and_then(|process| process.status()).map_err(io::Error::other)?;
     Ok(status.groups)
+}
+
+/// A process, as anybody may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its number.
+    pub pid: i32,
+    /// Whose it is.
+    pub uid: u32,
+    /// Its first argument.
+    pub title: String,
+    /// The paths of its cgroups.
+    pub groups: Vec<String>,
+}
+
+/// Every process that can be seen; one that ends meanwhile is left out.
+pub fn all() -> Vec<Seen> {
+    let seen = |process: Process| {
+        let groups = process.cgroups().ok()?.0.into_iter().map(|group| group.pathname).collect();
+        let title = process.cmdline().ok()?.into_iter().next().unwrap_or_default();
+        Some(Seen { pid: process.pid, uid: process.uid().ok()?, title, groups })
+    };
+    procfs::process::all_processes().into_iter().flatten().flatten().filter_map(seen).collect()
+}
+
+/// When process `pid` was started.
+///
+/// # Errors
+/// If the process is gone.
+pub fn started(pid: i32) -> io::Result<SystemTime> {
+    let ticks = Process::new(pid).and_then(|process| process.stat()).map_err(io::Error::other)?.starttime;
+    let boot = procfs::boot_time_secs().map_err(io::Error::other)?;
+    let per_second = procfs::ticks_per_second().max(1);
+    let since_boot = Duration::from_millis(ticks.saturating_mul(1000) / per_second);
+    UNIX_EPOCH.checked_add(Duration::from_secs(boot) + since_boot).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// The arguments a process was started with.

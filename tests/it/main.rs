@@ -42,6 +42,7 @@ mod requeue;
 mod run;
 mod scenarios;
 mod staging;
+mod steps;
 mod swap;
 mod userns;
 #[cfg(feature = "failpoints")]

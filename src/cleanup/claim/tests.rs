@@ -6,13 +6,17 @@ fn scratch(name: &str) -> TempDir {
     TempDir::new(std::env::temp_dir().join(format!("claim-{name}-{}", std::process::id())))
 }
 
+fn take(temp: &TempDir, id: StepId) -> Result<Claim, ClaimError> {
+    Claim::take(temp, id, Path::new("/r"), Path::new("/l"), About::default())
+}
+
 const ID: StepId = StepId { job: 7, step: 1 };
 
 #[test]
 fn a_step_has_one_owner_and_leaves_nothing() {
     let temp = scratch("one");
-    let claim = Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap();
-    assert!(matches!(Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")), Err(ClaimError::Held { .. })));
+    let claim = take(&temp, ID).unwrap();
+    assert!(matches!(take(&temp, ID), Err(ClaimError::Held { .. })));
     claim.finish().unwrap();
     assert!(!temp.job(7).path().exists());
     fs::remove_dir(temp.path()).unwrap();
@@ -21,9 +25,9 @@ fn a_step_has_one_owner_and_leaves_nothing() {
 #[test]
 fn a_dead_owners_step_can_be_claimed() {
     let temp = scratch("dead");
-    drop(Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap());
+    drop(take(&temp, ID).unwrap());
     assert!(temp.step(ID).journal().exists());
-    Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap().finish().unwrap();
+    take(&temp, ID).unwrap().finish().unwrap();
     fs::remove_dir(temp.path()).unwrap();
 }
 
@@ -31,13 +35,13 @@ fn a_dead_owners_step_can_be_claimed() {
 fn an_earlier_owners_debts_are_carried_over() {
     let temp = scratch("debts");
     let debt = Entry::PodRecord { files: vec!["/x".into()] };
-    let mut dead = Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap();
+    let mut dead = take(&temp, ID).unwrap();
     dead.journal.record(debt.clone()).unwrap();
     drop(dead);
     // Torn by a kill in the middle of a write.
     let mut journal = OpenOptions::new().append(true).open(temp.step(ID).journal()).unwrap();
     journal.write_all(b"{\"acq").unwrap();
-    let mut heir = Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap();
+    let mut heir = take(&temp, ID).unwrap();
     assert_eq!(heir.journal.entries(), std::slice::from_ref(&debt));
     heir.journal.record(Entry::Socket { path: "/s".into() }).unwrap();
     let (_, written) = journal::read(&temp.step(ID).journal()).unwrap();
@@ -51,14 +55,14 @@ fn a_look_at_a_lock_makes_nothing_and_a_start_outlasts_it() {
     let temp = scratch("look");
     assert!(!is_held(&temp.step(ID)).unwrap());
     assert!(!temp.path().exists());
-    let claim = Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap();
+    let claim = take(&temp, ID).unwrap();
     assert!(is_held(&temp.step(ID)).unwrap());
     drop(claim);
     assert!(!is_held(&temp.step(ID)).unwrap());
     let Lock::Taken(looking) = lock(&temp.step(ID)).unwrap() else { panic!("it is free") };
     let start = std::thread::spawn({
         let temp = temp.clone();
-        move || Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap()
+        move || take(&temp, ID).unwrap()
     });
     pause();
     drop(looking);
@@ -76,14 +80,15 @@ fn only_what_nobody_owns_or_owes_is_adopted() {
         boot: boot_id(),
         runtime: "/r".into(),
         log: "/l".into(),
+        about: About::default(),
     };
     let entries = [Entry::PodRecord { files: vec!["/x".into()] }];
-    let claim = Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap();
+    let claim = take(&temp, ID).unwrap();
     assert!(!adopt(&temp.step(ID), &header, &entries).unwrap());
     claim.finish().unwrap();
     assert!(adopt(&temp.step(ID), &header, &entries).unwrap());
     assert!(!adopt(&temp.step(ID), &header, &[]).unwrap());
-    let heir = Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap();
+    let heir = take(&temp, ID).unwrap();
     assert_eq!(heir.journal.entries(), entries);
     heir.finish().unwrap();
     fs::remove_dir(temp.path()).unwrap();
@@ -93,8 +98,8 @@ fn only_what_nobody_owns_or_owes_is_adopted() {
 fn the_jobs_directory_stays_while_another_step_uses_it() {
     let temp = scratch("two");
     let other = StepId { job: 7, step: 0 };
-    let pod = Claim::take(&temp, other, Path::new("/r"), Path::new("/l")).unwrap();
-    Claim::take(&temp, ID, Path::new("/r"), Path::new("/l")).unwrap().finish().unwrap();
+    let pod = take(&temp, other).unwrap();
+    take(&temp, ID).unwrap().finish().unwrap();
     assert!(pod.dir().path().exists());
     pod.finish().unwrap();
     fs::remove_dir(temp.path()).unwrap();

@@ -50,7 +50,7 @@ pub(super) async fn is_served(job: u32) -> bool {
 }
 
 /// Steps with a control socket, in a directory that is root's; others could put anything there.
-fn steps() -> Vec<StepId> {
+pub fn steps() -> Vec<StepId> {
     let dir = Path::new(layout::SOCKET_DIR);
     let safe =
         fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0);
@@ -58,12 +58,13 @@ fn steps() -> Vec<StepId> {
     names.iter().filter_map(|name| layout::step_of_socket(name)).collect()
 }
 
-fn is_socket(path: &Path) -> bool {
+/// Whether a socket is there, listened on or not.
+pub fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 /// Only a refusal tells that nobody listens: a listener that is stopped or busy takes no answer.
-async fn is_dead(path: &Path) -> bool {
+pub async fn is_dead(path: &Path) -> bool {
     let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     matches!(timeout(CONNECT_LIMIT, UnixStream::connect(path)).await, Ok(Err(error)) if refused(&error))
 }

@@ -1,4 +1,5 @@
-//! How many processes of a cgroup were killed for memory, as the kernel counts.
+//! How much memory a cgroup uses, and how many of its processes were killed for
+//! memory, as the kernel counts.
 //!
 //! v1 counts a kill in the group of the process that died; v2 there and in every
 //! group above. Both count whichever limit it was: the group's own, one above,
@@ -51,6 +52,14 @@ impl OomCounter {
         let value = values.next().and_then(|value| value.trim().parse().ok());
         value.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no oom_kill counter"))
     }
+}
+
+/// Bytes of memory that `group` uses now, page cache included; `None` where no hierarchy tells.
+pub fn in_use(group: &str) -> Option<u64> {
+    let dirs = super::hierarchies().ok()?.into_iter();
+    let dirs = dirs.map(|hierarchy| hierarchy.mount.join(group.trim_start_matches('/')));
+    let files = dirs.flat_map(|dir| ["memory.usage_in_bytes", "memory.current"].map(|name| dir.join(name)));
+    files.filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok()).next()
 }
 
 #[cfg(test)]
