@@ -53,7 +53,7 @@ enum CleanupError {
     NotRoot,
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error(transparent)]
+    #[error("{0} ({remedy})", remedy = .0.remedy())]
     Check(#[from] CheckError),
     #[error("RuntimeEndpoint {0}")]
     Endpoint(#[from] EndpointError),

@@ -25,8 +25,11 @@ pub struct Options {
 pub fn run(options: &Options) -> ExitCode {
     let listed = || -> Result<Vec<Image>, NodeError> {
         let node = node::open(&options.config)?;
-        let list = async { node.client().list_images().await };
-        node::event_loop()?.block_on(list).map_err(|error| node::unreachable(&error))
+        let list = async {
+            node.is_there().await?;
+            node.client().list_images().await.map_err(|error| node::unreachable(&error))
+        };
+        node::event_loop()?.block_on(list)
     };
     let images = match listed() {
         Ok(images) => images,

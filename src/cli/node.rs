@@ -5,6 +5,7 @@ use crate::config::{CheckError, Config, ConfigError, Container};
 use crate::cri::client::{Client, Limits};
 use crate::cri::endpoint::{Endpoint, EndpointError};
 use crate::cri::error::CriError;
+use crate::local::{LocalError, runtime};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +18,7 @@ pub enum NodeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Nothing containers could run with.
-    #[error(transparent)]
+    #[error("{0} ({remedy})", remedy = .0.remedy())]
     Check(#[from] CheckError),
     /// An address that is none.
     #[error("{key} {source}")]
@@ -27,6 +28,9 @@ pub enum NodeError {
         /// The cause.
         source: EndpointError,
     },
+    /// Nobody listens there.
+    #[error(transparent)]
+    Absent(#[from] LocalError),
     /// The kernel refuses what an event loop needs.
     #[error("cannot start the event loop: {0}")]
     EventLoop(#[source] io::Error),
@@ -52,6 +56,12 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether there is a runtime at all: says at once what is wrong, where a call would wait.
+    pub async fn is_there(&self) -> Result<(), NodeError> {
+        runtime::probe(&self.container.runtime_socket).await?;
+        Ok(runtime::is_there(&self.container.image_socket).await?)
+    }
+
     /// A client of its runtime; only inside an event loop.
     pub fn client(&self) -> Client {
         Client::new(&self.runtime, &self.images, self.limits)

@@ -86,7 +86,9 @@ struct Ending {
 pub fn run(options: &Options) -> ExitCode {
     let prepared = || -> Result<_, PullCommandError> {
         let wishes = wishes(options)?;
-        Ok((node::open(&options.config)?, node::event_loop()?, wishes))
+        let (node, event_loop) = (node::open(&options.config)?, node::event_loop()?);
+        event_loop.block_on(node.is_there())?;
+        Ok((node, event_loop, wishes))
     };
     match prepared() {
         Ok((node, event_loop, wishes)) => {

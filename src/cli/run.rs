@@ -39,7 +39,7 @@ pub enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Nothing containers could run with.
-    #[error(transparent)]
+    #[error("{0} ({remedy})", remedy = .0.remedy())]
     Check(#[from] CheckError),
     /// A variable that is not there to be taken over.
     #[error(

@@ -44,6 +44,21 @@ pub enum CheckError {
     MaxLogFileSize(#[from] size::SizeError),
 }
 
+impl CheckError {
+    /// What to do, in a person's words; the error's own stay CraneSched's.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NotEnabled => "set Container: Enabled: true in the configuration",
+            Self::NoRuntimeEndpoint => {
+                "set Container: RuntimeEndpoint: to the runtime's socket, such as unix:///run/containerd/containerd.sock"
+            }
+            Self::Endpoint { .. } => "write it as unix:///run/containerd/containerd.sock",
+            Self::BaseDir(_) => "write it as /var/crane/",
+            Self::DebugLevel(_) | Self::MaxLogFileSize(_) => "correct it in the configuration",
+        }
+    }
+}
+
 /// A configuration that can run containers; every path is absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {

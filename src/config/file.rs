@@ -182,12 +182,25 @@ impl Config {
             return Err(ConfigError::TooLarge { path: path.to_owned() });
         }
         let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText { path: path.to_owned() })?;
-        parse(&text).map_err(|error| value_error(path, &error))
+        parse(&text).map_err(|error| value_error(path, &text, &error))
     }
 }
 
-fn value_error(path: &Path, error: &serde_saphyr::Error) -> ConfigError {
-    ConfigError::Value { path: path.to_owned(), reason: error.without_snippet().to_string() }
+fn value_error(path: &Path, text: &str, error: &serde_saphyr::Error) -> ConfigError {
+    let reason = error.without_snippet().to_string();
+    // Its name alone: other sections' values may be secret.
+    let key = error.location().and_then(|place| key_in(text, place.line()));
+    let reason = key.map_or_else(|| reason.clone(), |key| format!("{reason} ({key})"));
+    ConfigError::Value { path: path.to_owned(), reason }
+}
+
+/// The key that a line begins with.
+fn key_in(text: &str, line: u64) -> Option<&str> {
+    let line = text.lines().nth(usize::try_from(line.checked_sub(1)?).ok()?)?;
+    let key = line.trim_start_matches([' ', '-', '{']).split_once(':')?.0.trim();
+    let plain =
+        !key.is_empty() && key.len() <= 64 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    plain.then_some(key)
 }
 
 fn parse(text: &str) -> Result<(Config, Vec<String>), serde_saphyr::Error> {

@@ -79,16 +79,25 @@ fn an_unknown_key_is_noted_inside_our_sections_only() {
 #[test]
 fn a_wrong_type_is_an_error_with_line_and_column() {
     for (text, place) in [
-        ("Container:\n  Enabled: maybe\n", "line 2, column 12"),
+        ("Container:\n  Enabled: maybe\n", "line 2, column 12 (Enabled)"),
         ("Container:\n  Dns:\n    Servers: {a: b}\n", "line 3, column 14"),
         ("Supervisor:\n  MaxLogFileNum: three\n", "line 2, column 18"),
         ("Supervisor: [1]\n", "line 1, column 13"),
         ("Container:\n  Enabled: [\n", "line 2"),
     ] {
-        let error = value_error(Path::new("c.yaml"), &parse(text).unwrap_err()).to_string();
+        let error = value_error(Path::new("c.yaml"), text, &parse(text).unwrap_err()).to_string();
         assert!(error.contains(place), "{text:?} gave {error}");
         assert_eq!(error.matches("line ").count(), 1, "{error}");
     }
+}
+
+#[test]
+fn of_a_broken_line_only_its_key_is_shown() {
+    let text = "Db:\n  Password: [geheim\nContainer: 1\n";
+    let error = value_error(Path::new("c.yaml"), text, &parse(text).unwrap_err()).to_string();
+    assert!(!error.contains("geheim"), "{error}");
+    assert_eq!((key_in(text, 2), key_in(text, 0), key_in(text, 9)), (Some("Password"), None, None));
+    assert_eq!((key_in("geheim and: more\n", 1), key_in("- { Id: x }\n", 1)), (None, Some("Id")));
 }
 
 #[test]

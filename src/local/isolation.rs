@@ -90,7 +90,7 @@ mod tests {
     }
 
     fn has(pod_network: PodNetwork, user_namespaces: UserNamespaces) -> Offer {
-        Offer { pod_network, user_namespaces }
+        Offer { name: "fake 1".into(), pod_network, user_namespaces }
     }
 
     fn missing() -> PodNetwork {

@@ -4,6 +4,7 @@ use crate::cri::api::runtime_service_client::RuntimeServiceClient;
 use crate::cri::api::{RuntimeStatus, StatusRequest, VersionRequest};
 use crate::local::{LocalError, features, grpc};
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -36,6 +37,8 @@ pub enum UserNamespaces {
 /// What the runtime can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
+    /// Its name and version.
+    pub name: String,
     /// Networks of pods' own.
     pub pod_network: PodNetwork,
     /// User namespaces.
@@ -46,17 +49,20 @@ pub struct Offer {
 pub async fn probe(socket: &Path) -> Result<Offer, LocalError> {
     match timeout(PROBE_LIMIT, ask(socket)).await {
         Ok(answer) => answer,
-        Err(_) => Err(unreachable(
-            socket,
-            format!("no answer within {} s", PROBE_LIMIT.as_secs()),
-            "the runtime hangs: look at its log, e.g. journalctl -u containerd",
-        )),
+        Err(_) => Err(unreachable(socket, format!("no answer within {} s", PROBE_LIMIT.as_secs()), HANGS)),
+    }
+}
+
+/// Whether anybody listens on `socket`; its error says what is wrong, a channel's does not.
+pub async fn is_there(socket: &Path) -> Result<(), LocalError> {
+    match timeout(PROBE_LIMIT, UnixStream::connect(socket)).await {
+        Ok(connected) => connected.map(drop).map_err(|error| cannot_connect(socket, &error)),
+        Err(_elapsed) => Err(unreachable(socket, "nobody takes connections".into(), HANGS)),
     }
 }
 
 async fn ask(socket: &Path) -> Result<Offer, LocalError> {
-    // A plain connection first: its error says what is wrong, a channel's does not.
-    UnixStream::connect(socket).await.map_err(|error| cannot_connect(socket, &error))?;
+    is_there(socket).await?;
     let channel = grpc::connect(socket, PROBE_LIMIT).await;
     let channel = channel.map_err(|error| unreachable(socket, grpc::innermost(&error), NOT_CRI))?;
     let mut runtime = RuntimeServiceClient::new(channel);
@@ -65,6 +71,7 @@ async fn ask(socket: &Path) -> Result<Offer, LocalError> {
     let status = runtime.status(StatusRequest::default()).await;
     let status = status.map_err(|status| LocalError::RuntimeStatus { reason: describe(&status) })?.into_inner();
     Ok(Offer {
+        name: format!("{} {}", version.runtime_name, version.runtime_version),
         user_namespaces: features::user_namespaces(&version, &status.runtime_handlers),
         pod_network: pod_network(status.status.unwrap_or_default()),
     })
@@ -78,6 +85,8 @@ fn pod_network(status: RuntimeStatus) -> PodNetwork {
     }
 }
 
+const HANGS: &str = "the runtime hangs: look at its log, e.g. journalctl -u containerd";
+
 const NOT_CRI: &str =
     "the socket answers but not as CRI v1: is the CRI plugin enabled (containerd: not in disabled_plugins)?";
 
@@ -85,12 +94,19 @@ fn cannot_connect(socket: &Path, error: &io::Error) -> LocalError {
     let hint = match error.kind() {
         io::ErrorKind::NotFound => "start the runtime (systemctl start containerd) or correct RuntimeEndpoint",
         io::ErrorKind::PermissionDenied => "run as root, or as somebody who may open that socket",
+        io::ErrorKind::ConnectionRefused if !is_socket(socket) => {
+            "that is no socket: correct RuntimeEndpoint (containerd: unix:///run/containerd/containerd.sock)"
+        }
         io::ErrorKind::ConnectionRefused => {
             "the socket is left over and nobody listens: start the runtime (systemctl start containerd)"
         }
         _ => "check that RuntimeEndpoint names the runtime's socket",
     };
     unreachable(socket, error.to_string(), hint)
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 fn unreachable(socket: &Path, why: String, hint: &'static str) -> LocalError {
@@ -116,6 +132,9 @@ mod tests {
         let error = block_on(probe(&socket)).unwrap_err().to_string();
         assert!(error.starts_with("Failed to get CRI version: ") && error.contains("a.sock"), "{error}");
         assert!(error.contains("RuntimeEndpoint"), "{error}");
+
+        let error = block_on(probe(scratch.path())).unwrap_err().to_string();
+        assert!(error.contains("that is no socket"), "{error}");
 
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
         let error = block_on(probe(&socket)).unwrap_err().to_string();

@@ -22,6 +22,7 @@ mod e2e;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod faults;
+mod first_use;
 mod guardian;
 mod hand_over;
 mod handshake;

@@ -19,6 +19,7 @@ pub mod init;
 pub mod job;
 pub mod leaks;
 pub mod mounting;
+pub mod node;
 pub mod output;
 pub mod registry;
 pub mod runtime;
