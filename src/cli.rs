@@ -4,6 +4,7 @@
 //! else is a command that a person types. Nothing here does the work.
 
 pub mod account;
+pub mod check;
 pub mod cleanup;
 pub mod helpers;
 pub mod images;
@@ -59,6 +60,8 @@ struct Arguments {
 enum Command {
     /// Run one container job on this node, without a cluster.
     Run(Box<run::options::Options>),
+    /// Tell whether this node can run container jobs, and what to do where it cannot.
+    Check(check::Options),
     /// List the steps of this node.
     Ps(ps::Options),
     /// Tell everything this node knows about a step, in JSON.
@@ -151,6 +154,7 @@ fn craneds(words: &[OsString]) -> Option<(i32, i32)> {
 fn dispatch(arguments: Arguments) -> ExitCode {
     match arguments.command {
         Some(Command::Run(options)) => run::run(*options),
+        Some(Command::Check(options)) => check::run(&options),
         Some(Command::Ps(options)) => ps::run(&options),
         Some(Command::Inspect(options)) => inspect::run(&options),
         Some(Command::Stop(options)) => stop::run(&options),

@@ -9,6 +9,7 @@ pub mod container;
 pub mod endpoint;
 pub mod error;
 pub mod exits;
+pub mod facts;
 pub mod image;
 pub mod info;
 pub mod labels;

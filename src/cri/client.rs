@@ -93,7 +93,7 @@ pub fn is_ours(pod: &PodSandbox) -> bool {
 /// A runtime, and the image service beside it.
 #[derive(Clone, Debug)]
 pub struct Client {
-    runtime: RuntimeServiceClient<Channel>,
+    pub(super) runtime: RuntimeServiceClient<Channel>,
     pub(super) images: ImageServiceClient<Channel>,
     /// Set while a start is under way on a connection that our guardian holds too.
     busy: Option<Busy>,

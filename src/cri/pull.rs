@@ -156,7 +156,11 @@ impl Client {
         }
     }
 
-    async fn image_places(&self) -> Result<Vec<PathBuf>, CriError> {
+    /// Where the runtime keeps images, and what it brings of them meanwhile.
+    ///
+    /// # Errors
+    /// The call's, or that it told no place.
+    pub async fn image_places(&self) -> Result<Vec<PathBuf>, CriError> {
         let mut client = self.images.clone();
         let answer = call("ImageFsInfo", Some(self.limits.look), ImageFsInfoRequest {}, |r| async move {
             client.image_fs_info(r).await

@@ -161,6 +161,15 @@ pub struct Resolved {
 /// # Errors
 /// [`SubIdError`]; the files are then as before.
 pub fn resolve(policy: &SubIdPolicy, owner: &Owner<'_>, files: &Files) -> Result<Resolved, SubIdError> {
+    let ranges = ranges(policy, owner, files)?;
+    match policy {
+        SubIdPolicy::Managed { .. } => record(files, owner, ranges)?,
+        SubIdPolicy::Unmanaged => {}
+    }
+    Ok(Resolved { ranges, warnings: all_overlaps(files, owner, ranges)? })
+}
+
+fn ranges(policy: &SubIdPolicy, owner: &Owner<'_>, files: &Files) -> Result<Ranges, SubIdError> {
     let ranges = match policy {
         SubIdPolicy::Managed { uids, gids } => Ranges {
             uids: compute::range(uids, List::Uid, owner.name, owner.uid)?,
@@ -171,13 +180,43 @@ pub fn resolve(policy: &SubIdPolicy, owner: &Owner<'_>, files: &Files) -> Result
         }
     };
     check_free(files, owner, ranges)?;
-    match policy {
-        SubIdPolicy::Managed { .. } => record(files, owner, ranges)?,
-        SubIdPolicy::Unmanaged => {}
-    }
+    Ok(ranges)
+}
+
+fn all_overlaps(files: &Files, owner: &Owner<'_>, ranges: Ranges) -> Result<Vec<String>, SubIdError> {
     let mut warnings = overlaps(&files.subuid, owner, ranges.uids)?;
     warnings.extend(overlaps(&files.subgid, owner, ranges.gids)?);
-    Ok(Resolved { ranges, warnings })
+    Ok(warnings)
+}
+
+/// What a user's ranges are or would be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// The ranges.
+    pub ranges: Ranges,
+    /// Whether the node's files have them already; managed ones are added at the first use.
+    pub recorded: bool,
+    /// What an administrator should know, a line each.
+    pub warnings: Vec<String>,
+}
+
+/// As [`resolve`], and changes nothing.
+///
+/// # Errors
+/// [`SubIdError`].
+pub fn look(policy: &SubIdPolicy, owner: &Owner<'_>, files: &Files) -> Result<Looked, SubIdError> {
+    let ranges = ranges(policy, owner, files)?;
+    let recorded = match policy {
+        SubIdPolicy::Unmanaged => true,
+        SubIdPolicy::Managed { .. } => match recorded(files, owner, ranges)? {
+            Recorded::InBoth => true,
+            Recorded::InNone => false,
+            Recorded::Uids if edit::was_cut_off(files, owner.uid) => false,
+            Recorded::Uids => return Err(mismatch(&files.subgid, owner, NOTHING, ranges.gids)),
+            Recorded::Gids => return Err(mismatch(&files.subuid, owner, NOTHING, ranges.uids)),
+        },
+    };
+    Ok(Looked { ranges, recorded, warnings: all_overlaps(files, owner, ranges)? })
 }
 
 /// The first range of the user; the others are of no use to a runtime, which takes one.

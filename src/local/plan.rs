@@ -4,7 +4,7 @@
 
 use crate::config;
 use crate::local::place::Place;
-use crate::spec::Secret;
+use crate::spec::{Secret, SubIdPolicy};
 use crate::wire::crane::container_job_additional_meta::ImageInfo;
 use crate::wire::crane::pod_job_additional_meta as pod;
 use crate::wire::crane::supervisor::InitSupervisorRequest;
@@ -205,7 +205,7 @@ fn common(request: &Request, place: &Place, step_id: u32) -> InitSupervisorReque
 }
 
 fn container_config(node: &config::Container) -> init::ContainerConfig {
-    use init::container_config::{BindFsConfig, DnsConfig, SubIdConfig};
+    use init::container_config::{BindFsConfig, DnsConfig};
     init::ContainerConfig {
         temp_dir: text(&node.temp_dir),
         runtime_endpoint: format!("unix://{}", node.runtime_socket.display()),
@@ -215,11 +215,7 @@ fn container_config(node: &config::Container) -> init::ContainerConfig {
             fusermount_binary: bind_fs.fusermount_binary.clone(),
             mount_base_dir: text(&bind_fs.mount_base_dir),
         }),
-        subid: Some(SubIdConfig {
-            managed: node.sub_id.managed,
-            uid_mappings: node.sub_id.uid_mappings.iter().map(mapping).collect(),
-            gid_mappings: node.sub_id.gid_mappings.iter().map(mapping).collect(),
-        }),
+        subid: Some(sub_id(&node.sub_id)),
         dns_config: Some(DnsConfig {
             cluster_domain: node.dns.cluster_domain.clone(),
             servers: node.dns.servers.clone(),
@@ -229,6 +225,24 @@ fn container_config(node: &config::Container) -> init::ContainerConfig {
         image_pull_timeout: node.image_pulling_timeout.unwrap_or(0),
         cri_call_timeout: node.cri_request_timeout.unwrap_or(0),
     }
+}
+
+fn sub_id(section: &config::file::SubIdSection) -> init::container_config::SubIdConfig {
+    init::container_config::SubIdConfig {
+        managed: section.managed,
+        uid_mappings: section.uid_mappings.iter().map(mapping).collect(),
+        gid_mappings: section.gid_mappings.iter().map(mapping).collect(),
+    }
+}
+
+/// The policy that a supervisor makes of the section.
+///
+/// # Errors
+/// The reason for which it would fail every pod step that wants a user namespace.
+pub fn sub_id_policy(section: &config::file::SubIdSection) -> Result<SubIdPolicy, String> {
+    let config = init::ContainerConfig { subid: Some(sub_id(section)), ..init::ContainerConfig::default() };
+    let message = InitSupervisorRequest { container_config: Some(config), ..InitSupervisorRequest::default() };
+    SubIdPolicy::read(&message).map_err(|rejection| rejection.reason)
 }
 
 fn mapping(section: &config::file::MappingSection) -> init::container_config::sub_id_config::Mapping {

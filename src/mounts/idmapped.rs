@@ -6,6 +6,8 @@
 use crate::mounts::error::MountError;
 use crate::mounts::plan::Ids;
 use crate::sys::helper;
+use crate::sys::mount_api::{Depth, Tree};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -54,13 +56,23 @@ async fn once(slot: &mut Option<OwnedFd>, uid_map: &str, gid_map: &str) -> Resul
 ///
 /// # Errors
 /// [`MountError::Namespace`], [`MountError::Helper`].
-async fn namespace(uid_map: &str, gid_map: &str) -> Result<OwnedFd, MountError> {
+pub async fn namespace(uid_map: &str, gid_map: &str) -> Result<OwnedFd, MountError> {
     let holder = helper::waiting(Path::new(helper::OURSELVES), &[COMMAND], LIMIT).await?;
     let of = |file: &str| format!("/proc/{}/{file}", holder.pid);
     let made = write(&of("uid_map"), uid_map)
         .and_then(|()| write(&of("gid_map"), gid_map))
         .and_then(|()| File::open(of("ns/user")));
     made.map(OwnedFd::from).map_err(MountError::Namespace)
+}
+
+/// Whether the kernel maps ids on the file system at `path`, tried on a mount that is attached nowhere.
+/// Blocks as long as that file system does.
+///
+/// # Errors
+/// The kernel's word: EINVAL where the file system cannot, EPERM where something mounted below is mapped already.
+pub fn try_at(path: &Path, depth: Depth, namespace: &OwnedFd) -> io::Result<()> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    Tree::copy(openat2(AT_FDCWD, path, how)?, depth)?.map_ids(namespace)
 }
 
 /// A map is taken in one write or not at all (user_namespaces(7)).

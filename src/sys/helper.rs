@@ -72,8 +72,17 @@ pub struct Started {
 /// # Errors
 /// [`HelperError::Run`], where no thread can be had; that it did not start, its output tells.
 pub fn start<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Result<Started, HelperError> {
+    start_in(Path::new("/"), program, args)
+}
+
+/// As [`start`], with `dir` as its directory.
+///
+/// # Errors
+/// As of [`start`].
+pub fn start_in<S: AsRef<OsStr>>(dir: &Path, program: &Path, args: &[S]) -> Result<Started, HelperError> {
     let name = program.display().to_string();
     let mut command = command(program, args);
+    command.current_dir(dir);
     let start = move || command.stdout(Stdio::piped()).spawn().map(|child| Kept(Some(child)));
     match thread::Builder::new().stack_size(STARTER_STACK).spawn(start) {
         Ok(child) => Ok(Started { name, child }),

@@ -24,6 +24,15 @@ pub enum Access {
     ReadOnly,
 }
 
+/// How much is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// The one mount, for a look at its file system alone.
+    One,
+    /// What is mounted below it too.
+    All,
+}
+
 /// A tree of mounts that is attached nowhere yet.
 #[derive(Debug)]
 pub struct Tree(OwnedFd);
@@ -54,10 +63,19 @@ impl Tree {
     /// # Errors
     /// The kernel's.
     pub fn of(pinned: impl AsFd) -> io::Result<Self> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH
-            | OpenTreeFlags::AT_RECURSIVE;
+        Self::copy(pinned, Depth::All)
+    }
+
+    /// As [`Tree::of`], with or without what is mounted below.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn copy(pinned: impl AsFd, depth: Depth) -> io::Result<Self> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let flags = match depth {
+            Depth::One => flags,
+            Depth::All => flags | OpenTreeFlags::AT_RECURSIVE,
+        };
         Ok(Self(open_tree(pinned, c"", flags)?))
     }
 

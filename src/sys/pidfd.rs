@@ -43,8 +43,13 @@ pub struct Process {
 /// By the kernel's version: a flag it does not know is no error to it.
 pub fn tells_ends() -> bool {
     const SINCE: (u32, u32) = (6, 15);
+    !failpoint::old_kernel() && kernel() >= Some(SINCE)
+}
+
+/// Major and minor version of the running kernel.
+pub fn kernel() -> Option<(u32, u32)> {
     let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
-    !failpoint::old_kernel() && version_of(&release.unwrap_or_default()) >= Some(SINCE)
+    version_of(&release.unwrap_or_default())
 }
 
 /// `6.1.0-28-amd64` is (6, 1).

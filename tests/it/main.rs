@@ -14,6 +14,7 @@ mod support;
 
 mod bindfs;
 mod cgroups;
+mod check;
 mod cleanup;
 mod control;
 mod devices;

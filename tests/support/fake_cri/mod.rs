@@ -165,6 +165,16 @@ impl FakeCri {
         self.world.give_image_groups(groups);
     }
 
+    /// From now on `condition` (NetworkReady, RuntimeReady) is false, with this message.
+    pub fn lack(&self, condition: &str, message: &str) {
+        self.world.lack(condition, message);
+    }
+
+    /// From now on a verbose Status shows this configuration, as containerd does its own.
+    pub fn show_config(&self, json: &str) {
+        self.world.show_config(json);
+    }
+
     /// An image without a name is present.
     pub fn hold_image(&self, id: &str) {
         self.world.hold_image(id);

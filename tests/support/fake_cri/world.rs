@@ -37,6 +37,8 @@ struct State {
     lag: Duration,
     log_lag: Duration,
     image_groups: Vec<u32>,
+    lacks: Vec<(String, String)>,
+    shown_config: Option<String>,
 }
 
 struct Pod {
@@ -76,6 +78,8 @@ impl World {
             lag: flavour.exit_lag,
             log_lag: Duration::ZERO,
             image_groups: Vec::new(),
+            lacks: Vec::new(),
+            shown_config: None,
         };
         Self { flavour, group: format!("/{name}"), state: Mutex::new(state), changed: watch::channel(0).0 }
     }
@@ -104,10 +108,15 @@ impl World {
     }
 
     pub fn status(&self) -> StatusResponse {
-        let condition =
-            |kind: &str| RuntimeCondition { r#type: kind.into(), status: true, ..RuntimeCondition::default() };
+        let state = self.state();
+        let condition = |kind: &str| {
+            let lack = state.lacks.iter().find(|(lacking, _)| lacking == kind);
+            let message = lack.map(|(_, message)| message.clone()).unwrap_or_default();
+            RuntimeCondition { r#type: kind.into(), status: lack.is_none(), message, ..RuntimeCondition::default() }
+        };
         let conditions = vec![condition("RuntimeReady"), condition("NetworkReady")];
-        StatusResponse { status: Some(RuntimeStatus { conditions }), ..StatusResponse::default() }
+        let info = state.shown_config.iter().map(|config| ("config".to_owned(), config.clone())).collect();
+        StatusResponse { status: Some(RuntimeStatus { conditions }), info, ..StatusResponse::default() }
     }
 
     pub fn runtime_config(&self) -> Result<RuntimeConfigResponse, Status> {
@@ -451,6 +460,14 @@ impl World {
 
     pub fn give_image_groups(&self, groups: &[u32]) {
         self.state().image_groups = groups.to_vec();
+    }
+
+    pub fn lack(&self, condition: &str, message: &str) {
+        self.state().lacks.push((condition.into(), message.into()));
+    }
+
+    pub fn show_config(&self, json: &str) {
+        self.state().shown_config = Some(json.into());
     }
 
     pub fn starts_of(&self, job: u32) -> usize {
