@@ -63,7 +63,8 @@ pub async fn is_there(socket: &Path) -> Result<(), LocalError> {
 
 async fn ask(socket: &Path) -> Result<Offer, LocalError> {
     is_there(socket).await?;
-    let channel = grpc::connect(socket, PROBE_LIMIT).await;
+    // Later than ours: a call that is cut off would look like an answer that is not CRI's.
+    let channel = grpc::connect(socket, PROBE_LIMIT * 2).await;
     let channel = channel.map_err(|error| unreachable(socket, grpc::innermost(&error), NOT_CRI))?;
     let mut runtime = RuntimeServiceClient::new(channel);
     let version = runtime.version(VersionRequest::default()).await;
