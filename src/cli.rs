@@ -120,6 +120,11 @@ enum Command {
     },
 }
 
+/// The whole command line as clap knows it: man pages and completions are made from it.
+pub fn definition() -> clap::Command {
+    Arguments::command()
+}
+
 /// Does what `arguments` (the program's name first) ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();

@@ -56,7 +56,8 @@ static_steps() {
         skip clippy "clippy is not installed (rustup component add clippy)"
     fi
     RUSTDOCFLAGS="-D warnings" step documentation cargo doc --locked --no-deps --document-private-items
-    tool_step shellcheck shellcheck -x "$REPO"/scripts/{testbed,demo,test,test-demo,check,bench,soak,lib.sh} "$REPO"/scripts/lib/*.sh "$REPO/.ci/run"
+    tool_step shellcheck shellcheck -x "$REPO"/scripts/{testbed,demo,test,test-demo,test-packages,check,bench,soak,package,lib.sh} \
+        "$REPO"/scripts/lib/*.sh "$REPO"/packaging/deb/{postinst,prerm,postrm} "$REPO/.ci/run"
     tool_step typos typos "$REPO"
     [ ! -e "$REPO/deny.toml" ] || tool_step cargo-deny cargo deny check bans licenses sources
 }
