@@ -1,6 +1,6 @@
 //! All integration tests, in one binary to save link time.
 //!
-//! `handshake`, `control`, `doubles`, `faults`, `layering`, `numbers` and `pulls` need no runtime; the others need
+//! `handshake`, `control`, `documents` but for one, `doubles`, `faults`, `layering`, `numbers` and `pulls` need no runtime; the others need
 //! the real ones that `scripts/test` starts, and those of mounts a bindfs and /dev/fuse too.
 #![allow(
     clippy::unwrap_used,
@@ -18,6 +18,7 @@ mod check;
 mod cleanup;
 mod control;
 mod devices;
+mod documents;
 mod doubles;
 mod e2e;
 #[cfg(feature = "failpoints")]
