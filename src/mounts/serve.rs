@@ -8,6 +8,7 @@
 //! descriptor of a file system that was made before (libfuse's `_FUSE_COMMFD` protocol).
 
 use crate::sys::fd_passing;
+use crate::sys::helper::OURSELVES;
 use crate::sys::mount_api::Tree;
 use crate::sys::privileges;
 use nix::errno::Errno;
@@ -22,7 +23,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The hidden command of the helper.
@@ -91,13 +92,15 @@ fn try_become_bindfs() -> Result<std::convert::Infallible, ServeError> {
 /// A mount namespace whose /dev holds what bindfs needs: the source, a mount point, and us as fusermount.
 fn prepare_mounts(order: &Order, source: Tree) -> Result<(), ServeError> {
     let installed = installed_fusermounts();
+    let count = installed.len() + FUSERMOUNT.len();
     // Before we leave: our program's mount belongs to the namespace we came from.
-    let mut ourselves = clones_of_ourselves(installed.len() + FUSERMOUNT.len())?.into_iter();
+    let clones = if ourselves_replaced()? { None } else { Some(clones(Path::new(OURSELVES), count)?) };
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("make a mount namespace"))?;
     let nothing: Option<&str> = None;
     mount(nothing, "/", nothing, MsFlags::MS_SLAVE | MsFlags::MS_REC, nothing)
         .map_err(failed("keep our mounts to ourselves"))?;
     let null = pin("/dev/null").and_then(Tree::of).map_err(failed("keep /dev/null"))?;
+    let mut ourselves = clones.map_or_else(|| clones_of_a_copy(count), Ok)?.into_iter();
     for (program, tree) in installed.iter().zip(&mut ourselves) {
         tree.attach(program).map_err(failed("stand in for fusermount"))?;
     }
@@ -177,9 +180,26 @@ fn installed_fusermounts() -> Vec<PathBuf> {
     found
 }
 
-fn clones_of_ourselves(count: usize) -> Result<Vec<Tree>, ServeError> {
-    let clone = |_| pin("/proc/self/exe").and_then(Tree::of).map_err(failed("bind our own program"));
+/// Has an upgrade taken our file's last name? The kernel mounts no file without one.
+fn ourselves_replaced() -> Result<bool, ServeError> {
+    Ok(fs::metadata(OURSELVES).map_err(failed("look at our own program"))?.nlink() == 0)
+}
+
+fn clones(program: &Path, count: usize) -> Result<Vec<Tree>, ServeError> {
+    let clone = |_| pin(program).and_then(Tree::of).map_err(failed("bind our own program"));
     (0..count).map(clone).collect()
+}
+
+/// Of a copy in memory, which takes the program's size until this bindfs ends.
+fn clones_of_a_copy(count: usize) -> Result<Vec<Tree>, ServeError> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("bindfs"), "/dev", Some("tmpfs"), flags, Some("mode=0755,size=64m,nr_inodes=8"))
+        .map_err(failed("make room for a copy of our own program"))?;
+    let copy = Path::new("/dev/program");
+    fs::copy(OURSELVES, copy).map_err(failed("copy our own program"))?;
+    let clones = clones(copy, count)?;
+    umount2("/dev", MntFlags::MNT_DETACH).map_err(failed("hide the copy of our own program"))?;
+    Ok(clones)
 }
 
 fn pin(path: impl AsRef<Path>) -> io::Result<OwnedFd> {

@@ -47,6 +47,7 @@ mod scenarios;
 mod staging;
 mod steps;
 mod swap;
+mod upgrade;
 mod userns;
 #[cfg(feature = "failpoints")]
 mod witness;

@@ -121,7 +121,14 @@ impl Job {
     /// Starts a supervisor for `init`, which must accept it.
     #[track_caller]
     pub fn start(&self, init: &InitSupervisorRequest) -> Supervisor {
-        let mut supervisor = self.spawn(init.step_id);
+        self.start_program(init, Path::new(super::supervisor::BINARY))
+    }
+
+    /// [`Job::start`] with a program of the test's own.
+    #[track_caller]
+    pub fn start_program(&self, init: &InitSupervisorRequest, program: &Path) -> Supervisor {
+        let start = Start::like_craned(&self.places().root, self.id(), init.step_id);
+        let mut supervisor = Start { program: program.to_owned(), ..start }.spawn();
         supervisor.send(init);
         let ready = supervisor.ready(SOON);
         assert_eq!(ready, Some(true), "SupervisorReady of step {}; stderr: {}", init.step_id, supervisor.stderr());
