@@ -31,6 +31,7 @@ mod handshake;
 mod hooks;
 mod images;
 mod layering;
+mod messages;
 mod mounts;
 mod network;
 mod numbers;
