@@ -76,8 +76,10 @@ stage() {
     done
     put 0644 "$made/bash/crane-supervisor.bash" "$root/usr/share/bash-completion/completions/crane-supervisor"
     put 0644 "$made/fish/crane-supervisor.fish" "$root/usr/share/fish/vendor_completions.d/crane-supervisor.fish"
-    for document in README.md docs/{operating,security,compatibility}*.md; do
+    for document in README*.md docs/{operating,security,compatibility}*.md; do
         put 0644 "$REPO/$document" "$doc/${document##*/}"
+        # One directory there.
+        sed -i -e 's|](docs/|](|g' -e 's|](\.\./|](|g' "$doc/${document##*/}"
     done
     put_compressed "$made/third-party.txt" "$doc/third-party.txt"
     "stage_$kind" "$root" "$doc"

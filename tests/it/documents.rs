@@ -45,6 +45,14 @@ const RUN_BY: &[(&str, &str, &str)] = &[
     // The same packages, by the tools that apt and dnf call.
     ("apt install ./", "scripts/lib/packages-inside.sh", "dpkg -i"),
     ("dnf install ./", "scripts/lib/packages-inside.sh", "rpm \"${database[@]}\""),
+    // Not installed: the testbed unpacks the same packages.
+    (
+        "apt install containerd runc containernetworking-plugins",
+        "scripts/lib/runtime.sh",
+        "containernetworking-plugins",
+    ),
+    // Not run: no craned and no systemd here. The doubles of tests/it start a new craned under running steps.
+    ("systemctl restart craned", "tests/it/e2e.rs", "fn the_end_is_reported_when_craned_is_back("),
     // How a package's tree is made.
     ("install -D -m 0755 target/release/crane-supervisor", "scripts/lib/package.sh", "install -D"),
     ("flock -n", "tests/it/documents.rs", "a_dead_step_is_cleared_by_the_guides_own_words"),
@@ -72,7 +80,7 @@ fn read(name: &str) -> String {
 fn commands(text: &str) -> Vec<String> {
     let (mut found, mut block, mut here, mut begun) = (Vec::new(), None, None::<String>, String::new());
     for line in text.lines() {
-        match (line.strip_prefix("```"), block) {
+        match (line.trim_start().strip_prefix("```"), block) {
             (Some(language), None) => block = Some(language == "sh"),
             (Some(_), Some(_)) => block = None,
             (None, Some(true)) => match &here {
@@ -99,7 +107,7 @@ fn shown(text: &str) -> Vec<&str> {
     let mut block = None;
     let mut found = Vec::new();
     for line in text.lines() {
-        match (line.strip_prefix("```"), block) {
+        match (line.trim_start().strip_prefix("```"), block) {
             (Some(language), None) => block = Some(language),
             (Some(_), Some(_)) => block = None,
             (None, Some(language)) if language != "sh" => found.push(line),
@@ -225,6 +233,45 @@ fn every_command_of_the_program_is_in_the_guide() {
         .filter(|c| !guide.contains(c))
         .collect();
     assert!(missing.is_empty(), "neither README nor guide has {missing:?}");
+}
+
+/// Blocks of that language, without the indent of a list.
+fn blocks(text: &str, wanted: &str) -> Vec<String> {
+    let (mut found, mut block, mut indent) = (Vec::new(), None::<String>, 0);
+    for line in text.lines() {
+        match (line.trim_start().strip_prefix("```"), block.take()) {
+            (Some(language), None) => {
+                indent = line.len() - line.trim_start().len();
+                block = (language == wanted).then(String::new);
+            }
+            (Some(_), Some(text)) => found.push(text),
+            (None, Some(text)) => block = Some(text + line.get(indent..).unwrap_or_default() + "\n"),
+            (None, None) => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn every_configuration_is_read_without_a_note() {
+    let mut count = 0;
+    for document in DOCUMENTS {
+        let text = read(document);
+        for block in blocks(&text, "json") {
+            serde_json::from_str::<serde_json::Value>(&block)
+                .unwrap_or_else(|error| panic!("{document}: {error}\n{block}"));
+        }
+        for block in blocks(&text, "yaml") {
+            count += 1;
+            let file = std::env::temp_dir().join(format!("cs-documents-{}.yaml", std::process::id()));
+            fs::write(&file, &block).unwrap();
+            let read = crane_supervisor::config::Config::read(&file);
+            fs::remove_file(&file).unwrap();
+            let (_, notes) = read.unwrap_or_else(|error| panic!("{document}: {error}\n{block}"));
+            assert!(notes.is_empty(), "{document}: {notes:?}\n{block}");
+        }
+    }
+    assert!(count >= 4, "only {count} configurations were found");
 }
 
 /// As GitHub names the anchor of a heading.
