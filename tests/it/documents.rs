@@ -23,7 +23,12 @@ const DOCUMENTS: &[&str] = &[
     "docs/security.md",
     "docs/compatibility.md",
     "docs/design.md",
+    "README.zh.md",
+    "docs/operating.zh.md",
 ];
+
+/// Translations: they may lag behind, but have no command that the original has not.
+const TRANSLATIONS: &[(&str, &str)] = &[("README.md", "README.zh.md"), ("docs/operating.md", "docs/operating.zh.md")];
 
 /// Commands of ours, and the test that runs each for real.
 const COMMANDS: &[(&str, &str)] = &[
@@ -233,6 +238,16 @@ fn every_command_of_the_program_is_in_the_guide() {
         .filter(|c| !guide.contains(c))
         .collect();
     assert!(missing.is_empty(), "neither README nor guide has {missing:?}");
+}
+
+#[test]
+fn a_translation_has_no_command_of_its_own() {
+    for (original, translation) in TRANSLATIONS {
+        let (original, translated) = (commands(&read(original)), commands(&read(translation)));
+        let own: Vec<_> = translated.iter().filter(|line| !original.contains(line)).collect();
+        assert!(own.is_empty(), "{translation}: changed or gone in the original: {own:#?}");
+        assert!(translated.len() * 2 > original.len(), "{translation}: most commands are missing");
+    }
 }
 
 /// Blocks of that language, without the indent of a list.

@@ -4,9 +4,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// In the guide: from where, to where.
-const TABLES: [(&str, &str); 2] =
-    [("\n## Messages", "What programs in a container say"), ("Warnings of the log that matter", "\n## The runtime")];
+/// A guide, and where in it the tables are: from where, to where.
+type Guide = (&'static str, [(&'static str, &'static str); 2]);
+
+const GUIDES: [Guide; 2] = [
+    (
+        "docs/operating.md",
+        [
+            ("\n## Messages", "What programs in a container say"),
+            ("Warnings of the log that matter", "\n## The runtime"),
+        ],
+    ),
+    ("docs/operating.zh.md", [("\n## 消息", "容器中的程序关于挂载会说"), ("日志中重要的警告", "\n## 运行时")]),
+];
 
 /// Stand for something in a message of the guide.
 const PLACEHOLDERS: &[&str] = &["N", "U", "A", "B", "X", "J", "J.S", "\"…\"", "[…]", "(…)", "(STATUS)"];
@@ -59,9 +69,10 @@ fn without_arguments(text: &str) -> String {
 }
 
 /// The first cell's code spans of each row.
-fn messages(guide: &str) -> Vec<String> {
+fn messages((name, tables): &Guide) -> Vec<String> {
+    let guide = read(name);
     let mut found = Vec::new();
-    for (from, to) in TABLES {
+    for (from, to) in tables {
         let start = guide.find(from).unwrap_or_else(|| panic!("the guide has no {from:?}"));
         let end = start + guide[start..].find(to).unwrap_or_else(|| panic!("the guide has no {to:?}"));
         for row in guide[start..end].lines().filter(|line| line.starts_with("| `")) {
@@ -106,10 +117,12 @@ fn is_ours(message: &str, sources: &str) -> bool {
 }
 
 #[test]
-fn every_message_of_the_guide_is_the_programs() {
+fn every_message_of_the_guides_is_the_programs() {
     let sources = sources();
-    let messages = messages(&read("docs/operating.md"));
-    assert!(messages.len() > 100, "only {} messages were found in the guide", messages.len());
-    let foreign: Vec<_> = messages.iter().filter(|message| !is_ours(message, &sources)).collect();
-    assert!(foreign.is_empty(), "messages that the program does not have: {foreign:#?}");
+    for guide in &GUIDES {
+        let messages = messages(guide);
+        assert!(messages.len() > 100, "only {} messages were found in {}", messages.len(), guide.0);
+        let foreign: Vec<_> = messages.iter().filter(|message| !is_ours(message, &sources)).collect();
+        assert!(foreign.is_empty(), "{}: messages that the program does not have: {foreign:#?}", guide.0);
+    }
 }
