@@ -38,10 +38,13 @@ check_installed() {
     [ "$(stat -c '%U %a' /usr/libexec/crane-supervisor)" = "root 755" ] || die "the program's owner or mode is wrong"
     [[ "$(crane-supervisor --version)" == "crane-supervisor "* ]] || die "the program does not say its version"
     [ "$(stat -c '%U %a' /tmp/crane)" = "root 700" ] || die "/tmp/crane is not root's alone"
+    [ "$kind" = rpm ] || apt-get -qq --simulate install "$scratch"/1/*.deb >&2 || die "apt cannot install the package"
     grep -q CLEANUP_OPTIONS "$1" || die "$1 does not say what it is for"
-    for page in "" -run -cleanup -logs -pull -images -login -logout; do
-        grep -q "crane-supervisor$page" < <(man -l "/usr/share/man/man8/crane-supervisor$page.8.gz" 2>&1) ||
-            die "the manual page crane-supervisor$page(8) cannot be shown"
+    for page in /usr/share/man/man8/crane-supervisor*.8.gz; do
+        grep -q "$(basename "$page" .8.gz)" < <(man -l "$page" 2>&1) || die "the manual page $page cannot be shown"
+    done
+    for page in "" -run -cleanup -logs; do
+        [ -e "/usr/share/man/man8/crane-supervisor$page.8.gz" ] || die "there is no page crane-supervisor$page(8)"
     done
     # shellcheck disable=SC1091
     (. /usr/share/bash-completion/completions/crane-supervisor && complete -p crane-supervisor) >&2 ||
