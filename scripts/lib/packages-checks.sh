@@ -105,6 +105,7 @@ run_prints_its_line() {
 
 # start_job NAME: one that ends with 7 when it is told to, and says so.
 start_job() {
+    : >"/run/$1.out"
     # shellcheck disable=SC2016 # the container's shell
     setsid crane-supervisor run --name "$1" alpine:latest -- \
         sh -c 'trap "echo told; exit 7" TERM; echo begun; while :; do sleep 0.1; done' >"/run/$1.out" 2>"/run/$1.err" &
