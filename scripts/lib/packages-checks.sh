@@ -64,7 +64,9 @@ check_units() {
     chmod 1777 /run
     words=$(setpriv --reuid nobody --clear-groups /lib/systemd/systemd --test --system --unit=craned.service 2>&1)
     chmod 0755 /run
-    grep -qE "After: crane-supervisor-cleanup.service" <<<"$words" || die "craned does not wait for cleanup: $words"
+    words=$(awk '$1 == "->" && $2 == "Unit" { ours = $3 == "craned.service:" } ours' <<<"$words")
+    grep -q "After: crane-supervisor-cleanup.service" <<<"$words" || die "craned does not wait for cleanup: $words"
+    grep -q "Wants: crane-supervisor-cleanup.service" <<<"$words" || die "craned does not start cleanup: $words"
     rm /etc/systemd/system/craned.service
 }
 
