@@ -51,7 +51,7 @@ check_installed() {
         die "bash has no completions"
     ! grep -q hold-user-namespace /usr/share/bash-completion/completions/crane-supervisor ||
         die "hidden commands are offered"
-    grep -q "^tokio v" < <(zcat /usr/share/doc/crane-supervisor/third-party.txt.gz) || die "tokio's licence is missing"
+    zgrep -q "^tokio v" /usr/share/doc/crane-supervisor/third-party.txt.gz || die "tokio's licence is missing"
 }
 
 # systemd reads the units without a complaint, and starts cleanup before craned.
@@ -128,6 +128,7 @@ end_job() {
 end_all_jobs() {
     local file
     for file in /run/*.pid; do
+        [ -e "$file" ] || continue
         kill -INT "$(cat "$file")" 2>/dev/null || true
     done
     wait

@@ -2,7 +2,7 @@
 # The part of scripts/test-packages that installs: packages-inside.sh deb|rpm SCRATCH BED.
 # Runs in a mount namespace of its own and turns into the same script inside a root whose writes
 # go to memory; with its last process both are gone.
-set -euo pipefail
+set -eEuo pipefail
 kind=$1 scratch=$2 bed=$3
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # shellcheck source=scripts/lib.sh
@@ -44,6 +44,7 @@ rpm)
 *) die "deb or rpm" ;;
 esac
 
+trap 'say "${0##*/}: line $LINENO failed: $BASH_COMMAND"' ERR
 trap end_all_jobs EXIT
 write_config
 say "-- $kind: install"
