@@ -78,7 +78,7 @@ enum Command {
     Images(images::Options),
     /// Keep a password for a registry, as ccon login does.
     Login(login::LoginOptions),
-    /// Forget it.
+    /// Forget the password kept for a registry.
     Logout(login::LogoutOptions),
     /// Finish the clean-up of a step whose supervisor has gone.
     #[command(hide = true)]

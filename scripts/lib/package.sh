@@ -31,7 +31,8 @@ generate() {
 # The licence texts of every crate that is in the program.
 third_party() {
     local crate name version licence dir file
-    echo "crane-supervisor is built from these crates besides its own; their licences follow."
+    echo "crane-supervisor is built from these crates besides its own; their licences follow. It also holds"
+    echo "Rust's standard library, (c) The Rust Project contributors, MIT OR Apache-2.0: www.rust-lang.org."
     cargo tree --locked --offline --edges normal --prefix none --format '{p} {l}' | sort -u >"$work/crates"
     grep -v '^crane-supervisor ' "$work/crates" | sed 's/ (\*)$//; s/ (proc-macro)//' | sort -u >"$work/others"
     echo && cat "$work/others"
