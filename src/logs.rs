@@ -2,7 +2,8 @@
 //!
 //! The runtime writes the container's output itself (CRI log format). `watch` waits for
 //! it to grow, `chain` reads it across rotations; `copy` makes the one copy, byte for
-//! byte, which `sink` writes as the user, and `rotation` bounds the runtime's file.
+//! byte, which `sink` writes as the user, `rotation` bounds the runtime's file, and `spill`
+//! adds what the runtime left unread.
 //! `show` is for people: it uses `follow`, takes the format apart with `line` and `display`,
 //! and chooses and writes lines with `print`. `rotate`
 //! bounds our own log; `stamp` and `escape` write its lines. Nothing here ever delays or
@@ -19,5 +20,6 @@ pub mod rotate;
 pub mod rotation;
 pub mod show;
 pub mod sink;
+pub mod spill;
 pub mod stamp;
 pub mod watch;

@@ -23,6 +23,7 @@ use crate::spec::Secret;
 use crate::sys::line::{Busy, Line};
 use std::collections::HashMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use tonic::transport::Channel;
@@ -159,10 +160,19 @@ impl Client {
 
     /// Whether the runtime's configuration lets it take CDI devices; `None` where it does not say.
     pub async fn takes_cdi(&self) -> Result<Option<bool>, CriError> {
+        Ok(info::takes_cdi(&self.told().await?))
+    }
+
+    /// Where the runtime keeps the FIFOs of its containers; `None` where it has none or does not say.
+    pub async fn state_dir(&self) -> Result<Option<PathBuf>, CriError> {
+        Ok(info::state_dir(&self.told().await?))
+    }
+
+    async fn told(&self) -> Result<HashMap<String, String>, CriError> {
         let mut client = self.runtime.clone();
         let request = StatusRequest { verbose: true };
         let answer = call("Status", Some(self.limits.look), request, |r| async move { client.status(r).await }).await?;
-        Ok(info::takes_cdi(&answer.info))
+        Ok(answer.info)
     }
 
     /// Whether the runtime names cgroups for systemd.

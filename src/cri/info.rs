@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 /// The parts that containerd and CRI-O have in common.
 #[derive(Default, Deserialize)]
@@ -59,11 +60,22 @@ pub fn pid(info: &HashMap<String, String>) -> Option<i32> {
 struct Config {
     #[serde(rename = "enableCDI")]
     takes_cdi: Option<bool>,
+    #[serde(rename = "stateDir")]
+    state_dir: Option<PathBuf>,
+}
+
+fn configuration(info: &HashMap<String, String>) -> Option<Config> {
+    serde_json::from_str(info.get("config")?).ok()
 }
 
 /// Whether a runtime's configuration says that it takes CDI devices.
 pub fn takes_cdi(info: &HashMap<String, String>) -> Option<bool> {
-    serde_json::from_str::<Config>(info.get("config")?).ok()?.takes_cdi
+    configuration(info)?.takes_cdi
+}
+
+/// Where containerd's CRI keeps what lives as long as its containers, their FIFOs among it.
+pub fn state_dir(info: &HashMap<String, String>) -> Option<PathBuf> {
+    configuration(info)?.state_dir.filter(|dir| dir.is_absolute())
 }
 
 /// The supplementary groups a created container will start with.
@@ -98,5 +110,15 @@ mod tests {
             assert_eq!((pid(&info(odd)), groups(&info(odd))), (None, None), "{odd}");
         }
         assert_eq!(pid(&HashMap::new()), None);
+    }
+
+    #[test]
+    fn the_configuration_tells_where_fifos_are() {
+        let of = |config: &str| HashMap::from([("config".to_owned(), config.to_owned())]);
+        let told = of(r#"{"stateDir": "/run/x", "enableCDI": true}"#);
+        assert_eq!((state_dir(&told), takes_cdi(&told)), (Some("/run/x".into()), Some(true)));
+        for odd in ["", "{}", r#"{"stateDir": "run/x"}"#, r#"{"stateDir": 7}"#] {
+            assert_eq!(state_dir(&of(odd)), None, "{odd}");
+        }
     }
 }

@@ -10,13 +10,14 @@
 use super::chain::{Chain, Writers};
 use super::rotation::{Bounds, Reopen, Rotation, Tally};
 use super::sink::{Sink, SinkError, UserFile};
+use super::spill::{Fifos, Spill, Spilled};
 use super::watch::Watch;
 use crate::sys::as_user::User;
 use crate::sys::files::UserFilePlace;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -26,6 +27,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 const PACE: Duration = Duration::from_millis(100);
 /// How long after the container's end the runtime may take to close its log.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// What no count can tell.
+const MISSING: &str = "some output may be missing: the runtime went away or did not read it to its end";
 /// The same where the file system cannot tell whether it has.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -37,6 +40,8 @@ pub struct CopyPlan {
     pub bounds: Bounds,
     /// Has the runtime open it anew.
     pub reopen: Reopen,
+    /// What the runtime fills the log from.
+    pub fifos: Fifos,
     /// The step's working directory.
     pub cwd: PathBuf,
     /// The directory for output in it, one name.
@@ -62,6 +67,8 @@ pub struct CopySummary {
     pub removed: u64,
     /// How often the log was rotated.
     pub rotations: u64,
+    /// What the runtime did not write to its log.
+    pub spilled: Spilled,
     /// One line for the user; `None` when everything was copied.
     pub warning: Option<String>,
 }
@@ -86,6 +93,7 @@ pub struct Copier {
     target: PathBuf,
     tally: Arc<Tally>,
     removed: Arc<AtomicU64>,
+    spilled: Arc<OnceLock<Spilled>>,
     /// `None` when the log could not even be opened.
     running: Option<Running>,
     failed: Option<CopyError>,
@@ -114,25 +122,33 @@ impl Copier {
     /// Must be called within the runtime. Failures show in the log, once, and in
     /// the summary of [`Copier::drain`].
     pub fn start(plan: CopyPlan) -> Self {
-        let CopyPlan { source, bounds, reopen, cwd, dir_name, file_name, user, cap } = plan;
+        let CopyPlan { source, bounds, reopen, fifos, cwd, dir_name, file_name, user, cap } = plan;
         let place = UserFilePlace { cwd, dir_name, file_name };
         let target = place.path();
         let removed = Arc::default();
         let sink = UserFile::new(place, user, cap, Arc::clone(&removed));
-        Self { removed, ..Self::with_sink(source, target, bounds, reopen, sink) }
+        Self { removed, ..Self::with_sink(source, target, bounds, reopen, fifos, sink) }
     }
 
-    fn with_sink(source: PathBuf, target: PathBuf, bounds: Bounds, reopen: Reopen, sink: impl Sink) -> Self {
-        let tally = Arc::<Tally>::default();
+    fn with_sink(
+        source: PathBuf,
+        target: PathBuf,
+        bounds: Bounds,
+        reopen: Reopen,
+        fifos: Fifos,
+        sink: impl Sink,
+    ) -> Self {
+        let (tally, spilled) = (Arc::<Tally>::default(), Arc::<OnceLock<Spilled>>::default());
         let opened = Watch::new(&source, PACE).map(Arc::new);
         let opened = opened.and_then(|watch| Ok((Chain::newest(&source, Arc::clone(&watch))?, watch)));
         let (running, failed) = match opened {
             Ok((chain, watch)) => {
                 let rotation = Rotation::new(&source, bounds, reopen, &tally, &watch);
+                let spill = (Spill::new(&source, fifos, &watch), Arc::clone(&spilled));
                 let work = Work { sink, chain, tally: Arc::clone(&tally), ended: false };
                 let (ended, end) = oneshot::channel();
                 let place = Place { source: source.clone(), target: target.clone() };
-                let task = Joined(tokio::spawn(output(work, place, watch, rotation, end)));
+                let task = Joined(tokio::spawn(output(work, place, watch, rotation, spill, end)));
                 (Some(Running { ended, task }), None)
             }
             Err(error) => {
@@ -141,7 +157,7 @@ impl Copier {
                 (None, Some(error))
             }
         };
-        Self { source, target, tally, removed: Arc::default(), running, failed }
+        Self { source, target, tally, removed: Arc::default(), spilled, running, failed }
     }
 
     /// Copies what is left and ends; call it when the runtime says that the container has ended.
@@ -151,7 +167,7 @@ impl Copier {
     /// write that hangs is left behind on its thread, so the runtime must be shut down
     /// in the background.
     pub async fn drain(self, limit: Duration) -> CopySummary {
-        let Self { source, target, tally, removed, running, mut failed } = self;
+        let Self { source, target, tally, removed, spilled, running, mut failed } = self;
         if let Some(Running { ended, mut task }) = running {
             // Nobody listens any more when the copy has failed before.
             let _ = ended.send(());
@@ -173,7 +189,14 @@ impl Copier {
             }
             None => None,
         };
-        CopySummary { written, copied, left, removed, rotations: tally.rotations.load(Ordering::Relaxed), warning }
+        let spilled = spilled.get().copied().unwrap_or_default();
+        let warning = match warning {
+            None if spilled.missing => Some(MISSING.to_owned()),
+            Some(warning) if spilled.missing => Some(format!("{warning}; {MISSING}")),
+            other => other,
+        };
+        let rotations = tally.rotations.load(Ordering::Relaxed);
+        CopySummary { written, copied, left, removed, rotations, spilled, warning }
     }
 }
 
@@ -202,21 +225,35 @@ async fn output<S: Sink>(
     place: Place,
     watch: Arc<Watch>,
     rotation: Rotation,
-    mut ended: oneshot::Receiver<()>,
+    (spill, spilled): (Spill, Arc<OnceLock<Spilled>>),
+    ended: oneshot::Receiver<()>,
 ) -> Result<(), CopyError> {
-    let (to_copy, to_rotate) = (Notify::new(), Notify::new());
+    let (to_copy, to_rotate, to_spill) = (Notify::new(), Notify::new(), Notify::new());
+    let (tell_whole, mut whole) = oneshot::channel();
+    // What the runtime left is in the log before the copy looks for its end.
+    let completed = async {
+        tokio::select! {
+            _ = ended => {}
+            () = spill.watch(&to_spill) => {}
+        }
+        let _ = spilled.set(spill.finish(&to_spill, Instant::now() + CLOSE_LIMIT).await);
+        // Nobody listens any more when the copy is over.
+        let _ = tell_whole.send(());
+        std::future::pending().await
+    };
     let copied = async {
-        let copied = copy(work, &place.target, &to_copy, &mut ended).await.inspect_err(warn);
+        let copied = copy(work, &place.target, &to_copy, &mut whole).await.inspect_err(warn);
         if copied.is_err() {
             // The node's disk is bounded until the end whatever became of the copy.
-            let _ = (&mut ended).await;
+            let _ = (&mut whole).await;
         }
         copied
     };
     let result = tokio::select! {
         copied = copied => copied,
         () = rotation.run(&to_rotate) => Ok(()),
-        error = tell(&watch, [&to_copy, &to_rotate]) => {
+        () = completed => Ok(()),
+        error = tell(&watch, [&to_copy, &to_rotate, &to_spill]) => {
             Err(CopyError::Source { path: place.source.clone(), source: error }).inspect_err(warn)
         }
     };
@@ -225,8 +262,8 @@ async fn output<S: Sink>(
     result
 }
 
-/// Tells both of every change of the log. Ends only with an error.
-async fn tell(watch: &Watch, whom: [&Notify; 2]) -> io::Error {
+/// Tells all of every change of the log. Ends only with an error.
+async fn tell(watch: &Watch, whom: [&Notify; 3]) -> io::Error {
     let mut woken = None;
     loop {
         if let Err(error) = watch.changed(&mut woken).await {

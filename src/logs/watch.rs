@@ -4,7 +4,7 @@
 //! directory would wake every supervisor of the node for every line of every step.
 //! One inotify instance for each watch, since root has few. While a log grows
 //! steadily the waits are paced, so that a flood is read in large pieces instead of
-//! line by line. Called by `logs::follow` and `logs::copy`.
+//! line by line. Called by `logs::follow`, `logs::copy` and `logs::spill`.
 
 use crate::sys::async_fd;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -107,6 +107,15 @@ impl Watch {
             let _ = inotify::remove_watch(inotify.get_ref(), old);
         }
         Ok(())
+    }
+
+    /// Wakes when `file`, which is no log, is removed. Where that cannot be had, what happens to the log must do.
+    pub fn attend(&self, file: &File) {
+        let Some(inotify) = &self.inotify else { return };
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        if let Err(error) = inotify::add_watch(inotify.get_ref(), path.as_str(), WatchFlags::ATTRIB) {
+            tracing::debug!(%error, "cannot watch for the removal of a FIFO");
+        }
     }
 
     /// Says how far the file turned to has been read.

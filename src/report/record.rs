@@ -69,6 +69,12 @@ pub struct Output {
     pub dropped_bytes: u64,
     /// How often the runtime's log was rotated.
     pub rotations: u64,
+    /// Bytes of output that the runtime left unread, and that were added to its log.
+    #[serde(default)]
+    pub recovered_bytes: u64,
+    /// Whether output may be missing that nobody can count: the runtime was killed while the container printed.
+    #[serde(default)]
+    pub may_be_missing: bool,
     /// Why not all was copied.
     pub problem: Option<String>,
 }

@@ -238,7 +238,7 @@ impl Driver {
             self.output.note_container(container);
         }
         if let (true, Some(user), Some(work)) = (created, &self.found.user, self.spec.container()) {
-            self.output.start(&self.spec, work, user, self.found.output_cap, &self.client);
+            self.output.start(&self.spec, work, user, &self.found, &self.client);
         }
         if let Some(mounts) =
             self.found.mounts.clone().filter(|mounts| mounts.has_daemons() && self.underway.mounts.is_free())

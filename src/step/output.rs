@@ -5,8 +5,10 @@ use crate::identity::user::User;
 use crate::layout;
 use crate::logs::copy::{Copier, CopyPlan, CopySummary};
 use crate::logs::rotation::{Bounds, Reopen};
+use crate::logs::spill::Fifos;
 use crate::spec::{ContainerSpec, StepSpec};
 use crate::step::action::Report;
+use crate::step::stages::Found;
 use crate::sys::as_user;
 use std::cell::RefCell;
 use std::future::Future;
@@ -25,16 +27,17 @@ pub struct Output {
 
 impl Output {
     /// Begins the user's copy, before the container does: not a byte is late.
-    pub fn start(&mut self, spec: &StepSpec, work: &ContainerSpec, user: &User, cap: Option<u64>, client: &Client) {
+    pub fn start(&mut self, spec: &StepSpec, work: &ContainerSpec, user: &User, found: &Found, client: &Client) {
         self.copier = Some(Copier::start(CopyPlan {
             source: spec.log_dir.container_log(spec.id),
             bounds: Bounds { max_bytes: spec.log.max_bytes, max_files: spec.log.max_files },
             reopen: self.reopen(client),
+            fifos: fifos(found),
             cwd: work.cwd.clone(),
             dir_name: layout::user_output_dir_name(spec.id.job),
             file_name: layout::user_output_name(spec.id.step, &spec.node),
             user: as_user::User { uid: user.uid, gid: user.gid, groups: user.groups.clone() },
-            cap,
+            cap: found.output_cap,
         }));
     }
 
@@ -58,7 +61,7 @@ impl Output {
         async move {
             let Some(copier) = copier else { return };
             let summary = copier.drain(limit).await;
-            let CopySummary { written, copied, left, removed, rotations, warning } = &summary;
+            let CopySummary { written, copied, left, removed, rotations, spilled: _, warning } = &summary;
             tracing::info!(written, copied, left, removed, rotations, warning, "output copied");
             kept.replace(Some(summary));
         }
@@ -76,4 +79,10 @@ impl Output {
     pub fn summary(&self) -> Option<CopySummary> {
         self.summary.borrow().clone()
     }
+}
+
+fn fifos(found: &Found) -> Fifos {
+    let state_dir = found.pod.as_ref().and_then(|pod| pod.state_dir.as_deref());
+    let found = state_dir.zip(found.container.as_deref());
+    found.map_or_else(Fifos::default, |(state_dir, container)| Fifos::open(state_dir, container))
 }

@@ -22,6 +22,8 @@ pub struct Pod {
     pub config: Config,
     /// The runtime's name; empty where it is not known.
     pub runtime: String,
+    /// Where the runtime has the FIFOs of its containers, if it told.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// `pod.json`.
@@ -30,6 +32,8 @@ struct Named {
     pod: String,
     #[serde(default)]
     runtime: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state_dir: Option<PathBuf>,
 }
 
 /// A record could not be written or read.
@@ -60,7 +64,8 @@ pub fn files(dir: &JobDir) -> Vec<PathBuf> {
 /// [`RecordError::File`].
 pub fn write(dir: &JobDir, pod: &Pod) -> Result<(), RecordError> {
     files::atomic_write(&dir.pod_config(), &pod.config.encode(), Survives::Process)?;
-    let named = serde_json::to_vec(&Named { pod: pod.id.clone(), runtime: pod.runtime.clone() }).unwrap_or_default();
+    let named = Named { pod: pod.id.clone(), runtime: pod.runtime.clone(), state_dir: pod.state_dir.clone() };
+    let named = serde_json::to_vec(&named).unwrap_or_default();
     Ok(files::atomic_write(&dir.pod_record(), &named, Survives::Process)?)
 }
 
@@ -80,7 +85,7 @@ pub fn read(dir: &JobDir) -> Result<Option<Pod>, RecordError> {
         .map_err(|error| RecordError::Foreign { path: record, problem: error.to_string() })?;
     let config =
         Config::decode(&bytes).map_err(|error| RecordError::Foreign { path: config, problem: error.to_string() })?;
-    Ok(Some(Pod { id: named.pod, config, runtime: named.runtime }))
+    Ok(Some(Pod { id: named.pod, config, runtime: named.runtime, state_dir: named.state_dir }))
 }
 
 fn present(read: Result<Vec<u8>, FilesError>) -> Result<Option<Vec<u8>>, RecordError> {

@@ -73,6 +73,8 @@ impl Known<'_> {
                 copied_bytes: copy.copied,
                 dropped_bytes: copy.left + copy.removed,
                 rotations: copy.rotations,
+                recovered_bytes: copy.spilled.saved,
+                may_be_missing: copy.spilled.missing,
                 problem: copy.warning,
             }),
             usage: found.held.as_ref().and_then(|held| held.used()),

@@ -139,7 +139,7 @@ fn what_a_container_left_running_ends_with_it() {
 }
 
 /// The host's pid of a container's init, once it runs.
-fn pid_of_running(job: &Job, runtime: &crate::support::runtime::Runtime, step: u32) -> i32 {
+pub(crate) fn pid_of_running(job: &Job, runtime: &crate::support::runtime::Runtime, step: u32) -> i32 {
     let mut cri = runtime.cri();
     let found = wait::until(LONG, || {
         let of_step = |c: &&crane_supervisor::cri::api::Container| c.labels.get("step_id") == Some(&step.to_string());

@@ -1,7 +1,11 @@
 //! Output on real runtimes: every byte once and in order, whatever happens meanwhile.
 
+use crate::support::bed::Bed;
 use crate::support::job::Job;
-use crate::support::runtime::on_each;
+use crate::support::runtime::{on_each, on_each_alone};
+use crate::support::{LONG, wait};
+use nix::sys::signal::Signal;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crane_supervisor::outcome::{End, Outcome};
@@ -59,18 +63,65 @@ fn same_lines(job: &Job, wanted: &str) {
     panic!("line {at} is {is:?} instead of {should:?}, lengths {lengths:?}; cut records: {near:#?}");
 }
 
-/// containerd 1.6 drops the end of a flood that it has not read when the container exits, with any reader of
-/// its log (docs/operating.md): there the container waits a moment.
+/// containerd 1.6 leaves the end of a flood unread when the container exits.
 #[test]
 fn a_flood_arrives_whole() {
     on_each(|runtime| {
         let job = Job::on(runtime);
-        let script = if runtime.name() == "containerd-1.6" { "seq 1 1000000; sleep 2" } else { "seq 1 1000000" };
-        let report = job.run_with(&["sh", "-c", script], |init| bounded(init, 2_000_000, 6));
+        let report = job.run_with(&["sh", "-c", "seq 1 1000000"], |init| bounded(init, 2_000_000, 6));
         assert_eq!((report.exit_code, report.reason.as_str()), (0, ""));
         let wanted: String = (1..=1_000_000).map(|i| format!("{i}\n")).collect();
         same_lines(&job, &wanted);
         assert!(job.record(1).output.is_some_and(|output| output.rotations >= 2 && output.dropped_bytes == 0));
+    });
+}
+
+/// What a killed runtime had in hand is gone; all else arrives once and in order.
+#[test]
+fn a_runtime_killed_amid_numbered_lines_loses_none_unsaid() {
+    on_each_alone(|runtime| {
+        let (job, bed) = (Job::on(runtime), Bed::of(runtime, std::time::Duration::ZERO));
+        let pod = job.pod();
+        let mut step = job.running(&format!("echo ready; sleep 0.3; {}", count(100_000)));
+        wait::holds("lines are coming", LONG, || job.runtime_log(1).len() > 100_000);
+        bed.stop(Signal::SIGKILL);
+        bed.start();
+        let report = job.ended(&mut step);
+        assert_eq!((report.final_status(), report.exit_code), (JobStatus::Completed, 0), "{}", report.reason);
+        job.end_pod(pod);
+        let output = job.output(1, "stdout");
+        let number = |line: &str| line.strip_prefix("line ").and_then(|number| number.parse::<u32>().ok());
+        let numbers: Vec<_> = output.lines().filter_map(number).collect();
+        assert!(numbers.is_sorted_by(|one, next| one < next), "a line came twice or late");
+        assert_eq!(numbers.last(), Some(&99_999), "the end is missing");
+        let missing = 100_000 - numbers.len();
+        assert!(missing == 0 || report.reason.contains("output may be missing"), "{missing} lines; {report:?}");
+        let output = job.record(1).output.unwrap();
+        assert_eq!(
+            (output.may_be_missing, output.problem.unwrap_or_default()),
+            (!report.reason.is_empty(), report.reason)
+        );
+    });
+}
+
+#[test]
+fn what_a_container_prints_and_ends_with_while_its_runtime_is_down_arrives() {
+    on_each_alone(|runtime| {
+        let (job, bed) = (Job::on(runtime), Bed::of(runtime, std::time::Duration::ZERO));
+        let pod = job.pod();
+        let mut step = job.running("echo ready; sleep 3; seq 1 9000; printf end; exit 4");
+        let pid = super::e2e::pid_of_running(&job, runtime, 1);
+        let log = job.places().logs.join(format!("{}.1.container.log", job.id()));
+        let quiet = || log.metadata().unwrap().modified().unwrap().elapsed().is_ok_and(|age| age.as_millis() > 1200);
+        wait::holds("nothing is in the runtime's hands", LONG, quiet);
+        bed.stop(Signal::SIGKILL);
+        wait::holds("the container has ended", LONG, || !Path::new(&format!("/proc/{pid}")).exists());
+        bed.start();
+        let report = job.ended(&mut step);
+        assert_eq!((report.exit_code, report.reason.as_str()), (4, ""));
+        job.end_pod(pod);
+        let wanted: String = (1..=9000).map(|i| format!("{i}\n")).collect();
+        same_lines(&job, &format!("ready\n{wanted}end"));
     });
 }
 

@@ -1,7 +1,7 @@
 //! The faults, one row each.
 
-use crate::bed::Bed;
 use crate::sample::{Dice, Tally, ending, last_report, pod, run, steps_until};
+use crate::support::bed::Bed;
 use crate::support::craned::Answer;
 use crate::support::job::Job;
 use crate::support::wait;

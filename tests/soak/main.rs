@@ -16,11 +16,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod bed;
 mod faults;
 mod sample;
 
-use bed::Bed;
+use crate::support::bed::Bed;
 use faults::{FAULTS, Fault};
 use sample::Tally;
 use std::process::ExitCode;

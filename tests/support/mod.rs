@@ -13,6 +13,7 @@
 //! wait is without a limit; [`wait`] has them all.
 #![allow(dead_code, reason = "a shared library: not every test file needs all of it")]
 
+pub mod bed;
 pub mod craned;
 pub mod fake_cri;
 pub mod init;

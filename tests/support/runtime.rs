@@ -15,7 +15,7 @@ use crane_supervisor::cri::api::{
 };
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tonic::transport::Channel;
 
@@ -122,8 +122,24 @@ fn chosen(choose: impl Fn(bool) -> bool) -> Vec<Runtime> {
     runtimes
 }
 
+/// Runs `test` on every real runtime, and no other test on any: it may end and start them.
+#[track_caller]
+pub fn on_each_alone(test: impl Fn(&Runtime) + Sync) {
+    let _alone = IN_USE.write().unwrap_or_else(PoisonError::into_inner);
+    on_all_of(&real(), test);
+}
+
+/// Held by each test while it uses the runtimes.
+static IN_USE: RwLock<()> = RwLock::new(());
+
 #[track_caller]
 fn on_all(runtimes: &[Runtime], test: impl Fn(&Runtime) + Sync) {
+    let _beside_others = IN_USE.read().unwrap_or_else(PoisonError::into_inner);
+    on_all_of(runtimes, test);
+}
+
+#[track_caller]
+fn on_all_of(runtimes: &[Runtime], test: impl Fn(&Runtime) + Sync) {
     let test = &test;
     let failed: Vec<String> = std::thread::scope(|scope| {
         let runs: Vec<_> = runtimes.iter().map(|rt| (rt.name(), scope.spawn(move || test(rt)))).collect();

@@ -33,6 +33,7 @@ fn plan(dir: &Path, cwd: &Path) -> CopyPlan {
         source,
         bounds: Bounds { max_bytes: 0, max_files: 0 },
         reopen: Box::new(|| Box::pin(async { Ok(()) })),
+        fifos: Fifos::default(),
         cwd: cwd.to_owned(),
         dir_name: "7.out".into(),
         file_name: "1.node.log".into(),
@@ -220,7 +221,8 @@ fn a_write_that_hangs_holds_up_neither_main_nor_the_end() {
     let summary = run(async {
         let plan = plan(dir.path(), dir.path());
         let hung = Hung { pipe: None };
-        let copier = Copier::with_sink(source, "/home/u/7.out/1.log".into(), plan.bounds, plan.reopen, hung);
+        let copier =
+            Copier::with_sink(source, "/home/u/7.out/1.log".into(), plan.bounds, plan.reopen, plan.fifos, hung);
         // Main goes on meanwhile.
         tokio::time::sleep(Duration::from_millis(20)).await;
         copier.drain(limit).await
@@ -328,8 +330,14 @@ fn the_nodes_disk_stays_bounded_while_the_users_hangs_and_the_rest_is_counted() 
     plan.reopen = runtime.reopen();
     let (source, limit) = (plan.source.clone(), Duration::from_millis(200));
     let summary = run(async {
-        let copier =
-            Copier::with_sink(source.clone(), "/u/1.log".into(), plan.bounds, plan.reopen, Hung { pipe: None });
+        let copier = Copier::with_sink(
+            source.clone(),
+            "/u/1.log".into(),
+            plan.bounds,
+            plan.reopen,
+            plan.fifos,
+            Hung { pipe: None },
+        );
         let writer = std::thread::spawn(move || {
             for begin in (0..LINES).step_by(1000) {
                 runtime.write(begin..begin + 1000);

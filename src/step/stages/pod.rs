@@ -24,13 +24,14 @@ pub(super) async fn run(
     for key in &pod.refused_annotations {
         tracing::warn!(key, "an annotation that steers the runtime is left out");
     }
-    check_cgroup_driver(client, pod).await?;
+    let (checked, state_dir) = tokio::join!(check_cgroup_driver(client, pod), client.state_dir());
+    checked?;
     let (id, config) = create(client, spec, pod, ranges).await?;
     if let Some(ranges) = ranges {
         let state = client.when_there(|| client.pod_status(&id, Detail::WithPid)).await.map_err(prepared)?;
         userns::check("the pod", state.pid, ranges)?;
     }
-    let pod = Pod { id, config, runtime: version.runtime_name };
+    let pod = Pod { id, config, runtime: version.runtime_name, state_dir: state_dir.ok().flatten() };
     pod_record::write(&spec.temp_dir.job(spec.id.job), &pod).map_err(prepared)?;
     Ok(pod)
 }
@@ -109,7 +110,7 @@ pub(super) async fn find(client: &Client, spec: &StepSpec, pod: &PodSpec) -> Res
                 return Err(unusable("has no record here, and only that tells its user namespace"));
             }
             tracing::warn!(id, "the job's pod has no record here; found by its labels");
-            Pod { id, config: sandbox::config(pod, None, 0), runtime: String::new() }
+            Pod { id, config: sandbox::config(pod, None, 0), runtime: String::new(), state_dir: None }
         }
     };
     let ranges = userns::wanted(pod, found.config.ranges())?;

@@ -1,7 +1,7 @@
-//! What a soak does to its testbed, and how it puts it right again.
+//! What a test does to its testbed, and how it puts it right again.
 
-use crate::support::runtime::Runtime;
-use crate::support::wait;
+use super::runtime::Runtime;
+use super::wait;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -22,7 +22,7 @@ pub struct Bed {
 impl Bed {
     /// The testbed that `runtime` is of.
     pub fn of(runtime: &Runtime, frozen: Duration) -> Self {
-        let dir = PathBuf::from(std::env::var_os("CRANE_TESTBED_DIR").expect("scripts/soak sets it"));
+        let dir = PathBuf::from(std::env::var_os("CRANE_TESTBED_DIR").expect("scripts/testbed sets it"));
         let home = dir.join(runtime.name());
         Self { runtime: runtime.clone(), frozen, dir, home }
     }
