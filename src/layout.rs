@@ -147,6 +147,11 @@ impl StepDir {
         self.0.join("journal")
     }
 
+    /// What is to be known to finish the user's copy, while there is one.
+    pub fn copy(&self) -> PathBuf {
+        self.0.join("copy")
+    }
+
     /// The final report while craned has not acknowledged it.
     pub fn outbox(&self) -> PathBuf {
         self.0.join("outbox")

@@ -143,7 +143,9 @@ impl Claim {
 /// The first removal that failed.
 pub fn remove_dir(dir: &StepDir) -> Result<(), ClaimError> {
     // The lock last: whoever gets it meanwhile finds the name gone and starts over.
-    for file in [files::temporary(&dir.outbox()), dir.outbox(), dir.journal(), dir.lock()] {
+    let (copy, outbox) = (dir.copy(), dir.outbox());
+    let unfinished = [&copy, &outbox].map(|file| files::temporary(file));
+    for file in unfinished.into_iter().chain([copy, outbox, dir.journal(), dir.lock()]) {
         match fs::remove_file(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(io_error("remove", &file)(error));

@@ -8,6 +8,7 @@ use crate::cleanup::perform::{still_running, undo_one, until_undone};
 use crate::cri::client::{Client, Limits};
 use crate::cri::endpoint::{Endpoint, EndpointError};
 use crate::layout::StepDir;
+use crate::logs::resume;
 use crate::sys::cgroup;
 use crate::sys::helper::{self, HelperError};
 use nix::fcntl::Flock;
@@ -130,7 +131,10 @@ pub async fn reap(dir: &StepDir, unsettled: Duration, begin: Begin) -> Result<Re
         }
     };
     match timeout(REAP_LIMIT, work).await {
-        Ok(Ended::Undone) => Ok(claim::remove_dir(dir).map(|()| Reaped::All)?),
+        Ok(Ended::Undone) => {
+            resume::finish(&dir.copy()).await;
+            Ok(claim::remove_dir(dir).map(|()| Reaped::All)?)
+        }
         Ok(Ended::Needless) => Ok(Reaped::Elsewhere),
         Err(_elapsed) => Err(ReapError::Unfinished(dir.journal().display().to_string())),
     }
@@ -189,6 +193,7 @@ async fn undo_within(dir: &StepDir, limit: Duration) -> Result<Told, ReapError> 
             left.extend(running.iter().map(|error| (None, error.to_string())));
         }
         if left.is_empty() {
+            resume::finish(&dir.copy()).await;
             claim::remove_dir(dir)?;
             return Ok(Told::Undone);
         }

@@ -28,6 +28,8 @@ pub fn run(step_dir: PathBuf, unsettled: Duration, begin: Begin) -> ExitCode {
         }
     };
     let result = runtime.block_on(reaper::reap(&dir, unsettled, begin));
+    // A write to a hung file system must not hold the process.
+    runtime.shutdown_background();
     match &result {
         Ok(Reaped::All) => tracing::info!("nothing is left"),
         Ok(Reaped::Elsewhere) => tracing::info!("another process has taken the step, and cleans up"),
@@ -50,6 +52,7 @@ pub fn run_within(step_dir: PathBuf, limit: Duration) -> ExitCode {
         }
     };
     let told = runtime.block_on(reaper::reap_within(&dir, limit));
+    runtime.shutdown_background();
     match &told {
         Told::Undone => tracing::info!("nothing is left"),
         Told::Supervised => {}

@@ -133,6 +133,11 @@ impl Chain {
         Ok(true)
     }
 
+    /// Goes back by `bytes` of what the last read gave.
+    pub fn step_back(&mut self, bytes: usize) {
+        self.offset = self.offset.saturating_sub(bytes as u64);
+    }
+
     /// Reads on over all files there are; 0 is the present end of the log.
     ///
     /// # Errors

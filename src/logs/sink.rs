@@ -2,7 +2,8 @@
 //!
 //! Everything here may hang for as long as the user's file system does, so it is
 //! called only on threads made for that (`spawn_blocking`), never on main. Opening,
-//! writing and closing happen as the user. Called by `logs::copy` only.
+//! writing and closing happen as the user. Called by `logs::copy` and
+//! `logs::resume`.
 
 use super::chain::Chain;
 use crate::sys::as_user::{AsUser, AsUserError, User};
@@ -92,6 +93,13 @@ impl UserFile {
     /// At most `cap` bytes are kept of all, where there is a cap.
     pub(super) fn new(place: UserFilePlace, user: User, cap: Option<u64>, removed: Arc<AtomicU64>) -> Self {
         Self { place, user, cap, removed, open: None }
+    }
+
+    /// The last bytes of the open file, of the one before where it is empty; `max` at most.
+    pub(super) fn tail(&self, max: usize) -> Result<Vec<u8>, SinkError> {
+        let as_user = self.user.enter().map_err(|e| self.not_user(e))?;
+        let Some(open) = &self.open else { return Ok(Vec::new()) };
+        Ok(files::read_tail(&as_user, &open.files, &self.place, max)?)
     }
 
     fn not_user(&self, source: AsUserError) -> SinkError {

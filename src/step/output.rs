@@ -4,6 +4,7 @@ use crate::cri::client::Client;
 use crate::identity::user::User;
 use crate::layout;
 use crate::logs::copy::{Copier, CopyPlan, CopySummary};
+use crate::logs::resume::{self, Owed};
 use crate::logs::rotation::{Bounds, Reopen};
 use crate::logs::spill::Fifos;
 use crate::spec::{ContainerSpec, StepSpec};
@@ -12,6 +13,7 @@ use crate::step::stages::Found;
 use crate::sys::as_user;
 use std::cell::RefCell;
 use std::future::Future;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +22,8 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct Output {
     copier: Option<Copier>,
+    /// Says to a reaper that a copy is under way.
+    owed: PathBuf,
     /// Whose log the runtime is to reopen.
     container: Arc<Mutex<String>>,
     summary: Rc<RefCell<Option<CopySummary>>>,
@@ -28,16 +32,30 @@ pub struct Output {
 impl Output {
     /// Begins the user's copy, before the container does: not a byte is late.
     pub fn start(&mut self, spec: &StepSpec, work: &ContainerSpec, user: &User, found: &Found, client: &Client) {
-        self.copier = Some(Copier::start(CopyPlan {
-            source: spec.log_dir.container_log(spec.id),
-            bounds: Bounds { max_bytes: spec.log.max_bytes, max_files: spec.log.max_files },
-            reopen: self.reopen(client),
-            fifos: fifos(found),
+        let owed = Owed {
+            log: spec.log_dir.container_log(spec.id),
             cwd: work.cwd.clone(),
             dir_name: layout::user_output_dir_name(spec.id.job),
             file_name: layout::user_output_name(spec.id.step, &spec.node),
-            user: as_user::User { uid: user.uid, gid: user.gid, groups: user.groups.clone() },
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups.clone(),
             cap: found.output_cap,
+        };
+        self.owed = spec.temp_dir.step(spec.id).copy();
+        if let Err(error) = owed.keep(&self.owed) {
+            tracing::warn!(%error, "a kill of the supervisor would cut off the user's copy");
+        }
+        self.copier = Some(Copier::start(CopyPlan {
+            source: owed.log,
+            bounds: Bounds { max_bytes: spec.log.max_bytes, max_files: spec.log.max_files },
+            reopen: self.reopen(client),
+            fifos: fifos(found),
+            cwd: owed.cwd,
+            dir_name: owed.dir_name,
+            file_name: owed.file_name,
+            user: as_user::User { uid: owed.uid, gid: owed.gid, groups: owed.groups },
+            cap: owed.cap,
         }));
     }
 
@@ -57,13 +75,14 @@ impl Output {
 
     /// Copies what is left, within `limit`.
     pub fn finish(&mut self, limit: Duration) -> impl Future<Output = ()> + use<> {
-        let (copier, kept) = (self.copier.take(), Rc::clone(&self.summary));
+        let (copier, kept, owed) = (self.copier.take(), Rc::clone(&self.summary), self.owed.clone());
         async move {
             let Some(copier) = copier else { return };
             let summary = copier.drain(limit).await;
             let CopySummary { written, copied, left, removed, rotations, spilled: _, warning } = &summary;
             tracing::info!(written, copied, left, removed, rotations, warning, "output copied");
             kept.replace(Some(summary));
+            resume::forget(&owed);
         }
     }
 

@@ -15,7 +15,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why a file could not be opened, read or written.
@@ -159,6 +159,32 @@ pub fn begin_anew(user: &AsUser, open: &mut UserFile, place: &UserFilePlace) -> 
     }
     open.file = open_in(user, &open.dir, place)?;
     Ok(())
+}
+
+/// The last bytes of the user's file, or of the one with the ending `.1` where it is empty; `max` at most.
+///
+/// # Errors
+/// As [`open_user_file`].
+pub fn read_tail(user: &AsUser, open: &UserFile, place: &UserFilePlace, max: usize) -> Result<Vec<u8>, FilesError> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    for name in [place.file_name.clone(), format!("{}.1", place.file_name)] {
+        let path = place.cwd.join(&place.dir_name).join(&name);
+        let file = match openat2(&open.dir, name.as_str(), beneath(flags)) {
+            Err(Errno::ENOENT) => continue,
+            other => other.map_err(call("open", &path))?,
+        };
+        check_user_file(user, &file, &path)?;
+        let file = File::from(file);
+        let failed = |source| FilesError::Call { verb: "read", path: path.clone(), source };
+        let size = file.metadata().map_err(failed)?.len();
+        let mut tail = vec![0; max.min(usize::try_from(size).unwrap_or(max))];
+        let from = size - tail.len() as u64;
+        file.read_exact_at(&mut tail, from).map_err(failed)?;
+        if !tail.is_empty() {
+            return Ok(tail);
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn open_in(user: &AsUser, dir: &OwnedFd, place: &UserFilePlace) -> Result<File, FilesError> {

@@ -76,6 +76,30 @@ fn a_flood_arrives_whole() {
     });
 }
 
+/// The rest comes from whoever undoes what the dead supervisor left.
+#[test]
+fn a_supervisor_killed_amid_numbered_lines_leaves_a_whole_copy() {
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        let pod = job.pod();
+        let script = format!("echo ready; {}; sleep 300", count(1_000_000));
+        let mut step = job.container_with(1, &["sh", "-c", &script], |init| bounded(init, 1_000_000, 100));
+        step.execute();
+        wait::holds("lines are coming", LONG, || files(&job).len() > 1);
+        step.kill9();
+        let directory = job.places().temp.join(format!("{}/steps/1", job.id()));
+        wait::holds("the step's directory is gone", LONG, || !directory.exists());
+        let (output, total) = (job.output(1, "stdout"), files(&job).iter().sum::<u64>());
+        assert_eq!(job.user_log(1).len() as u64, total, "{}", job.supervisor_log(1));
+        let lines = output.lines().count() as u32 - 1;
+        let wanted = format!("ready\n{}", numbered(lines));
+        // The last line may be one that the kill cut.
+        assert!(wanted.starts_with(output.trim_end()), "lines differ");
+        assert!(job.supervisor_log(1).contains("copy of the output was finished"), "there was nothing to finish");
+        job.end_pod(pod);
+    });
+}
+
 /// What a killed runtime had in hand is gone; all else arrives once and in order.
 #[test]
 fn a_runtime_killed_amid_numbered_lines_loses_none_unsaid() {
