@@ -28,6 +28,7 @@ mod first_use;
 mod guardian;
 mod hand_over;
 mod handshake;
+mod homes;
 mod hooks;
 mod images;
 mod layering;
