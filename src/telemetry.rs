@@ -14,6 +14,7 @@ use std::fmt::{self, Write as _};
 use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -24,6 +25,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{Registry, reload};
 
 /// Lines that wait for the worker; its default of 128 000 costs 4 MiB in advance.
 const QUEUED_LINES: usize = 512;
@@ -73,6 +75,15 @@ impl FromStr for Level {
 }
 
 impl Level {
+    /// The level after this one, where `configured` is the least.
+    fn next(self, configured: Self) -> Self {
+        match self {
+            Self::Trace => configured,
+            Self::Debug => Self::Trace,
+            Self::Info | Self::Warn | Self::Error | Self::Off => Self::Debug,
+        }
+    }
+
     fn filter(self) -> LevelFilter {
         match self {
             Self::Trace => LevelFilter::TRACE,
@@ -83,6 +94,30 @@ impl Level {
             Self::Off => LevelFilter::OFF,
         }
     }
+}
+
+/// The level of a running log; clones are of the same log.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    configured: Level,
+    now: Arc<Mutex<Level>>,
+    filter: reload::Handle<Targets, Registry>,
+}
+
+impl Volume {
+    /// Turns the log up: to debug, to trace, then back to what is configured.
+    pub fn turn(&self) {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = now.next(self.configured);
+        // Fails only for a log that is no more.
+        let _ = self.filter.reload(targets(*now));
+        tracing::warn!(level = ?*now, configured = ?self.configured, "log level changed by SIGUSR1");
+    }
+}
+
+fn targets(level: Level) -> Targets {
+    let level = level.filter();
+    Targets::new().with_target(OWN_TARGET, level).with_default(level.min(LevelFilter::WARN))
 }
 
 /// What our log is and how large it may grow.
@@ -120,11 +155,17 @@ pub enum TelemetryError {
 #[derive(Debug)]
 pub struct Telemetry {
     _worker: WorkerGuard,
+    volume: Volume,
     queue_full: ErrorCounter,
     not_written: LostLines,
 }
 
 impl Telemetry {
+    /// Changes how much is logged.
+    pub fn volume(&self) -> Volume {
+        self.volume.clone()
+    }
+
     /// Lines lost so far to a full queue or a full disk.
     pub fn dropped_lines(&self) -> u64 {
         self.not_written.count().saturating_add(self.queue_full.dropped_lines() as u64)
@@ -148,9 +189,9 @@ fn build(config: LogConfig) -> Result<(impl Subscriber + Send + Sync, Telemetry)
     let not_written = file.lost_lines();
     let (writer, worker): (NonBlocking, WorkerGuard) =
         NonBlockingBuilder::default().buffered_lines_limit(QUEUED_LINES).thread_name("log").finish(file);
-    let telemetry = Telemetry { _worker: worker, queue_full: writer.error_counter(), not_written };
-    let level = level.filter();
-    let filter = Targets::new().with_target(OWN_TARGET, level).with_default(level.min(LevelFilter::WARN));
+    let (filter, handle) = reload::Layer::new(targets(level));
+    let volume = Volume { configured: level, now: Arc::new(Mutex::new(level)), filter: handle };
+    let telemetry = Telemetry { _worker: worker, volume, queue_full: writer.error_counter(), not_written };
     // Its own complaints would go to standard error, which is craned's.
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(false)

@@ -289,7 +289,11 @@ fn supervise(taken: Taken, runtime: Runtime, telemetry: Telemetry, answer: Answe
     if let Err(error) = fds::silence_standard() {
         tracing::warn!(%error, "cannot let go of craned's standard streams");
     }
-    let done = runtime.block_on(drive(taken));
+    let volume = telemetry.volume();
+    let done = runtime.block_on(async {
+        drop(tokio::spawn(async move { signals::on_request(|| volume.turn()).await }));
+        drive(taken).await
+    });
     // A write to a hung file system must not hold the process.
     runtime.shutdown_background();
     let lost = telemetry.dropped_lines();

@@ -95,3 +95,29 @@ fn a_log_that_cannot_be_opened_is_an_error_with_its_path() {
     let missing = config(Path::new("/nonexistent"), Level::Info);
     assert!(build(missing).err().unwrap().to_string().contains("/nonexistent/7.1.log"));
 }
+
+#[test]
+fn the_level_is_turned_up_twice_and_back() {
+    for (level, shown) in [
+        (Level::Info, "d d t"),
+        (Level::Off, "d d t"),
+        (Level::Debug, "d d t d d t"),
+        (Level::Trace, "d t d t d t d t"),
+    ] {
+        let dir = Dir::new();
+        let config = config(dir.path(), level);
+        let path = config.path.clone();
+        let (subscriber, telemetry) = build(config).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..4 {
+                tracing::debug!("d");
+                tracing::trace!("t");
+                telemetry.volume().turn();
+            }
+        });
+        drop(telemetry);
+        let log = std::fs::read_to_string(path).unwrap();
+        let words = log.lines().filter_map(|line| line.rsplit(' ').next()).filter(|word| word.len() == 1);
+        assert_eq!(words.collect::<Vec<_>>().join(" "), shown, "{level:?}");
+    }
+}

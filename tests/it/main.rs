@@ -38,6 +38,7 @@ mod network;
 mod numbers;
 mod oom;
 mod output;
+mod own_log;
 mod processes;
 mod proofs;
 mod pulls;
