@@ -236,9 +236,10 @@ async fn output<S: Sink>(
             _ = ended => {}
             () = spill.watch(&to_spill) => {}
         }
-        let _ = spilled.set(spill.finish(&to_spill, Instant::now() + CLOSE_LIMIT).await);
+        let until = Instant::now() + CLOSE_LIMIT;
+        let _ = spilled.set(spill.finish(&to_spill, until).await);
         // Nobody listens any more when the copy is over.
-        let _ = tell_whole.send(());
+        let _ = tell_whole.send(until);
         std::future::pending().await
     };
     let copied = async {
@@ -277,7 +278,7 @@ async fn copy<S: Sink>(
     work: Work<S>,
     target: &Path,
     grown: &Notify,
-    ended: &mut oneshot::Receiver<()>,
+    ended: &mut oneshot::Receiver<Instant>,
 ) -> Result<(), CopyError> {
     let mut work = step(work, target, |work| work.sink.open().map(|()| Writers::Some)).await?.0;
     let mut until = None;
@@ -287,9 +288,9 @@ async fn copy<S: Sink>(
         match (until, writers) {
             (None, _) => tokio::select! {
                 biased;
-                _ = &mut *ended => {
+                limit = &mut *ended => {
                     work.ended = true;
-                    until = Some(Instant::now() + CLOSE_LIMIT);
+                    until = Some(limit.unwrap_or_else(|_| Instant::now()));
                 }
                 () = grown.notified() => {}
             },

@@ -2,11 +2,15 @@
 
 use crate::support::bed::Bed;
 use crate::support::job::Job;
+use crate::support::mounting::is_long;
 use crate::support::runtime::{on_each, on_each_alone};
-use crate::support::{LONG, wait};
+use crate::support::{LONG, SOON, wait};
 use nix::sys::signal::Signal;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crane_supervisor::outcome::{End, Outcome};
 use crane_supervisor::wire::crane::JobStatus;
@@ -146,6 +150,37 @@ fn what_a_container_prints_and_ends_with_while_its_runtime_is_down_arrives() {
         job.end_pod(pod);
         let wanted: String = (1..=9000).map(|i| format!("{i}\n")).collect();
         same_lines(&job, &format!("ready\n{wanted}end"));
+    });
+}
+
+/// 1 GiB in the long size, with rotation all along and an exit right after the last byte.
+#[test]
+fn a_mass_of_numbered_lines_arrives_once_and_in_order() {
+    let count = if is_long() { (1 << 30) / 100 } else { 300_000 };
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        let pod = job.pod();
+        let script = format!("awk 'BEGIN {{ for (i = 0; i < {count}; i++) printf \"%099d\\n\", i }}'");
+        let mut step = job.container_with(1, &["sh", "-c", &script], |init| bounded(init, 20_000_000, 100));
+        step.execute();
+        let report = job.craned.wait_for(1, JobStatus::Completing, Duration::from_secs(600));
+        step.wait_exit(SOON);
+        assert_eq!((report.exit_code, report.reason.as_str()), (0, ""));
+        assert!(job.record(1).output.unwrap().rotations > 0);
+        // Line by line: it would not fit into memory several times.
+        let (mut next, mut begun) = (0, String::new());
+        for record in BufReader::new(File::open(job.user_log_path(1)).unwrap()).lines() {
+            let record = record.unwrap();
+            let (head, text) = record.split_at(record.find(" stdout ").unwrap() + " stdout P ".len());
+            begun.push_str(text);
+            if head.ends_with("F ") {
+                assert_eq!(begun.parse::<u32>(), Ok(next), "in {record}");
+                next += 1;
+                begun.clear();
+            }
+        }
+        assert_eq!((next, begun.as_str()), (count, ""));
+        job.end_pod(pod);
     });
 }
 
