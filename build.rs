@@ -4,7 +4,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = protox::compile(["crane.proto", "supervisor.proto", "cri.proto"], ["proto"])?;
     tonic_prost_build::configure()
-        // Requests that carry environment values or credentials get no `Debug`.
+        // Requests that carry environment values, arguments, credentials or tokens get no `Debug`.
         .skip_debug([
             "crane.grpc.supervisor.InitSupervisorRequest",
             "crane.grpc.supervisor.QueryStepEnvReply",
@@ -16,6 +16,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "runtime.v1.KeyValue",
             "runtime.v1.ContainerConfig",
             "runtime.v1.CreateContainerRequest",
+            "runtime.v1.ExecRequest",
+            "runtime.v1.ExecResponse",
+            "runtime.v1.AttachResponse",
         ])
         .compile_fds(files)?;
     Ok(())

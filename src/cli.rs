@@ -6,6 +6,7 @@
 pub mod account;
 pub mod check;
 pub mod cleanup;
+pub mod exec;
 pub mod helpers;
 pub mod images;
 pub mod inspect;
@@ -70,6 +71,8 @@ enum Command {
     Stop(stop::Options),
     /// Undo what dead supervisors left on this node. Leaves live steps alone; safe at any time.
     Cleanup(cleanup::Options),
+    /// Run a program in a step's container.
+    Exec(exec::Options),
     /// Show what a step's container wrote, or the supervisor's own log of it.
     Logs(logs::Options),
     /// Pull images before jobs need them.
@@ -164,6 +167,7 @@ fn dispatch(arguments: Arguments) -> ExitCode {
         Some(Command::Inspect(options)) => inspect::run(&options),
         Some(Command::Stop(options)) => stop::run(&options),
         Some(Command::Cleanup(options)) => cleanup::run(&options),
+        Some(Command::Exec(options)) => exec::run(&options),
         Some(Command::Logs(options)) => logs::run(&options),
         Some(Command::Pull(options)) => pull::run(&options),
         Some(Command::Images(options)) => images::run(&options),

@@ -12,6 +12,7 @@
 //! - `control`, `report`: craned's calls, and what craned is told.
 //! - `logs`, `telemetry`: the container's output, and our own log.
 //! - `credentials`: a user's passwords for registries, for the commands only.
+//! - `interact`: a person or a pipe at a program in a container, for the commands only.
 //! - `local`, `cli::run`: craned's part, for a job without a cluster.
 //! - `sys`: the kernel's edge, and the only place with unsafe.
 //!
@@ -32,6 +33,7 @@ pub mod failpoint;
 pub mod handshake;
 pub mod identity;
 pub mod ids;
+pub mod interact;
 pub mod layout;
 pub mod local;
 pub mod logs;

@@ -12,9 +12,11 @@ pub mod craned;
 pub mod display;
 pub mod error;
 pub mod features;
+pub mod front;
 pub mod grpc;
 pub mod interrupts;
 pub mod isolation;
+pub mod link;
 pub mod place;
 pub mod plan;
 pub mod runtime;
@@ -27,8 +29,9 @@ pub use error::LocalError;
 use crate::layout::{LogDir, TempDir};
 use crate::logs::show::LastLine;
 use crate::outcome::FinalStatus;
+pub use conduct::Stage;
+
 use conduct::Conductor;
-use interrupts::Interrupts;
 use place::Place;
 use plan::{CONTAINER_STEP, Isolation, POD_STEP, Request};
 use std::fs::DirBuilder;
@@ -72,18 +75,17 @@ impl Ended {
     }
 }
 
-/// Runs the job and leaves nothing behind but its traces; `say` takes lines for the person.
+/// Runs the job and leaves nothing behind but its traces.
 ///
 /// An error means that nothing was started.
-pub async fn run(request: &Request, say: &dyn Fn(&str)) -> Result<Ending, LocalError> {
-    let interrupts = Interrupts::new()?;
-    let isolation = isolation::choose(request, runtime::probe(&request.node.runtime_socket).await?, say)?;
+pub async fn run(request: &Request, stage: Stage<'_>) -> Result<Ending, LocalError> {
+    let isolation = isolation::choose(request, runtime::probe(&request.node.runtime_socket).await?, stage.say)?;
     for dir in [&request.node.log_dir, &request.node.temp_dir] {
         make_private_dir(dir)?;
     }
     let temp_dir = TempDir::new(&request.node.temp_dir);
     let place = Place::claim(&temp_dir)?;
-    let result = run_in(request, &place, isolation, interrupts, say).await;
+    let result = run_in(request, &place, isolation, stage).await;
     let released = place.release();
     let mut ending = result?;
     ending.trouble.extend(released.err().map(|error| error.to_string()));
@@ -94,13 +96,12 @@ async fn run_in(
     request: &Request,
     place: &Place,
     isolation: Isolation,
-    interrupts: Interrupts,
-    say: &dyn Fn(&str),
+    stage: Stage<'_>,
 ) -> Result<Ending, LocalError> {
     let started = Instant::now();
     let listener = craned::listen(place.craned_socket())?;
     let (sender, reports) = mpsc::unbounded_channel();
-    let mut conductor = Conductor::new(request, place, isolation, reports, interrupts, say);
+    let mut conductor = Conductor::new(request, place, isolation, reports, stage);
     let end = tokio::select! {
         end = conductor.conduct() => end,
         error = craned::serve(place.job(), listener, sender) => Err(error),
@@ -108,8 +109,10 @@ async fn run_in(
     if matches!(end, Err(LocalError::ReportsEnded { .. })) {
         conductor.clean_up().await;
     }
+    // Nobody has seen the output of one that was left.
+    let keep = request.keep || conductor.alone();
     let (mut trouble, last_line) = conductor.into_remarks();
-    let kept = settle_traces(request, place, end.as_ref().is_ok_and(Ended::is_success), &mut trouble);
+    let kept = settle_traces(request, place, end.as_ref().is_ok_and(Ended::is_success) && !keep, &mut trouble);
     Ok(Ending { job: place.job(), end, trouble, kept, last_line, took: started.elapsed() })
 }
 
@@ -118,8 +121,8 @@ fn make_private_dir(path: &Path) -> Result<(), LocalError> {
     made.map_err(|source| LocalError::Directory { path: path.to_owned(), source })
 }
 
-/// Removes the job's traces after a success, unless they are to be kept; returns what is still there.
-fn settle_traces(request: &Request, place: &Place, success: bool, trouble: &mut Vec<String>) -> Vec<PathBuf> {
+/// Removes the job's traces where they need not stay; returns what is still there.
+fn settle_traces(request: &Request, place: &Place, needless: bool, trouble: &mut Vec<String>) -> Vec<PathBuf> {
     let (job, container) = (place.job(), place.step(CONTAINER_STEP));
     let mut kept = match traces::in_log_dir(&LogDir::new(&request.node.log_dir), job) {
         Ok(files) => files,
@@ -129,7 +132,7 @@ fn settle_traces(request: &Request, place: &Place, success: bool, trouble: &mut 
         }
     };
     let copy = request.cwd.join(crate::layout::user_output_dir_name(job));
-    if !success || request.keep || !trouble.is_empty() {
+    if !needless || !trouble.is_empty() {
         kept.extend(copy.exists().then_some(copy));
         return kept;
     }

@@ -21,6 +21,7 @@ pub mod mount_api;
 pub mod pidfd;
 pub mod privileges;
 pub mod process;
+pub mod raw_terminal;
 pub mod refeed;
 pub mod signals;
 pub mod stdio;

@@ -72,6 +72,15 @@ impl Node {
 pub fn open(path: &Path) -> Result<Node, NodeError> {
     let (config, notes) = Config::read(path)?;
     notes.iter().for_each(|note| output::say(&format!("{}: {note}", path.display())));
+    of(config)
+}
+
+/// [`open`] where somebody else says it.
+pub fn open_quietly(path: &Path) -> Result<Node, NodeError> {
+    of(Config::read(path)?.0)
+}
+
+fn of(config: Config) -> Result<Node, NodeError> {
     let container = config.container()?;
     let endpoint = |key, socket: &Path| {
         Endpoint::parse(&socket.to_string_lossy()).map_err(|source| NodeError::Endpoint { key, source })

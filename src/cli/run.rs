@@ -4,6 +4,8 @@
 //! job's end into words and an exit code. What was asked for is done or refused;
 //! what was not asked for follows the configuration and what the node can do.
 
+pub mod before;
+pub mod behind;
 pub mod duration;
 pub mod options;
 pub mod port;
@@ -14,8 +16,9 @@ pub mod volume;
 use crate::cli::{account, output};
 use crate::config::{CheckError, Config, ConfigError, Container};
 use crate::credentials::{Account, CredentialsError};
-use crate::local::plan::{Network, PortMapping, Request};
-use crate::local::{self, Ending, LocalError};
+use crate::local::interrupts::Interrupts;
+use crate::local::plan::{Interaction, Network, PortMapping, Request};
+use crate::local::{self, Ending, LocalError, Stage};
 use crate::spec::Secret;
 use crate::spec::reference::Reference;
 use crate::sys::stdio;
@@ -25,6 +28,7 @@ use std::collections::HashMap;
 use std::io;
 use std::process::ExitCode;
 use user::UserError;
+use verdict::Verdict;
 
 /// Exit code of a job that could not be run, also for a command line that cannot be understood.
 pub const CANNOT_RUN: u8 = 125;
@@ -63,6 +67,12 @@ pub enum RunError {
         /// The cause.
         source: io::Error,
     },
+    /// One process was to become two.
+    #[error("cannot start the process that conducts the job: {0}")]
+    Behind(#[source] io::Error),
+    /// A terminal was asked for, of what is none.
+    #[error("cannot give the container this terminal (-i -t): standard input is none; leave out -t")]
+    NoTerminal,
     /// Playing craned failed.
     #[error(transparent)]
     Local(#[from] LocalError),
@@ -70,8 +80,14 @@ pub enum RunError {
 
 /// Runs the job that `options` ask for and returns the exit code for it.
 pub fn run(options: Options) -> ExitCode {
+    if options.behind {
+        return behind::run(options);
+    }
+    if options.detach || options.interactive || options.tty {
+        return before::run(&options);
+    }
     let json = options.json;
-    match prepare(options).and_then(|request| run_job(&request)) {
+    match prepare(options, &output::say).and_then(|request| run_job(&request)) {
         Ok(ending) => conclude(&ending, json),
         Err(error) => {
             output::say(&error.to_string());
@@ -83,7 +99,10 @@ pub fn run(options: Options) -> ExitCode {
 fn run_job(request: &Request) -> Result<Ending, RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| RunError::Learn { what: "what wakes us (epoll)", source })?;
-    let ending = runtime.block_on(local::run(request, &output::say));
+    let ending = runtime.block_on(async {
+        let stage = Stage { interrupts: Interrupts::new()?, say: &output::say, ready: None };
+        local::run(request, stage).await
+    });
     // A write that a stuck reader of ours holds up must not hold us up.
     runtime.shutdown_background();
     Ok(ending?)
@@ -91,13 +110,7 @@ fn run_job(request: &Request) -> Result<Ending, RunError> {
 
 fn conclude(ending: &Ending, json: bool) -> ExitCode {
     let verdict = verdict::of(&ending.end);
-    for line in verdict.words.iter().chain(&ending.trouble) {
-        output::say(line);
-    }
-    if !ending.kept.is_empty() {
-        let kept: Vec<_> = ending.kept.iter().map(|path| path.display().to_string()).collect();
-        output::say(&format!("kept: {}", kept.join(" ")));
-    }
+    words(ending, &verdict).iter().for_each(|line| output::say(line));
     if json && let Err(error) = stdio::out(verdict::json(ending, &verdict).as_bytes()) {
         output::say(&format!("cannot write the JSON object to stdout: {error}"));
         return ExitCode::from(CANNOT_RUN);
@@ -105,18 +118,28 @@ fn conclude(ending: &Ending, json: bool) -> ExitCode {
     ExitCode::from(verdict.code)
 }
 
-fn prepare(options: Options) -> Result<Request, RunError> {
+/// All there is to say about a job that is over.
+fn words(ending: &Ending, verdict: &Verdict) -> Vec<String> {
+    let mut words: Vec<_> = verdict.words.iter().chain(&ending.trouble).cloned().collect();
+    if !ending.kept.is_empty() {
+        let kept: Vec<_> = ending.kept.iter().map(|path| path.display().to_string()).collect();
+        words.push(format!("kept: {}", kept.join(" ")));
+    }
+    words
+}
+
+fn prepare(options: Options, say: &dyn Fn(&str)) -> Result<Request, RunError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(RunError::NotRoot);
     }
     let (config, notes) = Config::read(&options.config)?;
     for note in notes {
-        output::say(&format!("{}: {note}", options.config.display()));
+        say(&format!("{}: {note}", options.config.display()));
     }
-    request(options, config.container()?)
+    request(options, config.container()?, say)
 }
 
-fn request(options: Options, node: Container) -> Result<Request, RunError> {
+fn request(options: Options, node: Container, say: &dyn Fn(&str)) -> Result<Request, RunError> {
     if let Some(host) = volume::repeated(&options.volumes) {
         return Err(RunError::RepeatedVolume(host.to_owned()));
     }
@@ -127,7 +150,7 @@ fn request(options: Options, node: Container) -> Result<Request, RunError> {
         program: std::env::current_exe()
             .map_err(|source| RunError::Learn { what: "our own program's path", source })?,
         name: options.name.unwrap_or_else(|| "run".to_owned()),
-        credentials: credentials(&options.image, user.uid),
+        credentials: credentials(&options.image, user.uid, say),
         image: options.image,
         pull_policy: options.pull_policy.unwrap_or(PullPolicy::IfNotPresent).as_str(),
         entrypoint: options.entrypoint,
@@ -142,31 +165,33 @@ fn request(options: Options, node: Container) -> Result<Request, RunError> {
             options::Network::Host => Network::Node,
             options::Network::Default => Network::Pod,
         }),
-        ports: ports(options.ports),
+        ports: ports(options.ports, say),
         dns: options.dns,
         time: options.time,
         memory: options.mem,
         cpus: options.cpus_per_task,
         cwd: std::env::current_dir().map_err(|source| RunError::Learn { what: "the working directory", source })?,
-        keep: options.keep,
+        // Nobody sees the output of one that was left at once.
+        keep: options.keep || options.detach,
+        interaction: Interaction { stdin: options.interactive, tty: options.tty },
     })
 }
 
 /// What the job's user has for the image's registry. A public image needs none, so what
 /// is wrong with the file is said and no more.
-fn credentials(image: &str, uid: u32) -> Option<(String, Secret)> {
+fn credentials(image: &str, uid: u32, say: &dyn Fn(&str)) -> Option<(String, Secret)> {
     // What is no reference is refused by the supervisor, with its words.
     let registry = Reference::parse(image).ok()?.registry();
     let account = match Account::of(uid) {
         Ok(account) => account,
         Err(CredentialsError::Unknown(_)) => return None,
         Err(error) => {
-            output::say(&format!("going on without registry passwords: {error}"));
+            say(&format!("going on without registry passwords: {error}"));
             return None;
         }
     };
     account::find(&account, &registry).unwrap_or_else(|error| {
-        output::say(&format!("going on without registry passwords: {error}"));
+        say(&format!("going on without registry passwords: {error}"));
         None
     })
 }
@@ -191,11 +216,11 @@ fn environment(arguments: &[String]) -> Result<HashMap<String, String>, RunError
     arguments.iter().map(pair).collect()
 }
 
-fn ports(values: Vec<PortOrPartition>) -> Vec<PortMapping> {
+fn ports(values: Vec<PortOrPartition>, say: &dyn Fn(&str)) -> Vec<PortMapping> {
     let mapping = |value| match value {
         PortOrPartition::Port(mapping) => Some(mapping),
         PortOrPartition::Partition(name) => {
-            output::say(&format!("ignoring the partition {name}: this is one node"));
+            say(&format!("ignoring the partition {name}: this is one node"));
             None
         }
     };

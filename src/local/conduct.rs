@@ -25,6 +25,7 @@ use crate::outcome::FinalStatus;
 use crate::wire::crane::JobStatus;
 use crate::wire::crane::supervisor::InitSupervisorRequest;
 use std::io;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -48,6 +49,8 @@ pub struct Conductor<'a> {
     reports: mpsc::UnboundedReceiver<Report>,
     interrupts: Interrupts,
     say: &'a dyn Fn(&str),
+    /// Where another process shows the output.
+    ready: Option<&'a Ready<'a>>,
     pod: Option<Supervisor>,
     container: Option<Supervisor>,
     display: Option<Display>,
@@ -58,6 +61,19 @@ pub struct Conductor<'a> {
     stop_asked: bool,
     last_line: LastLine,
     trouble: Vec<String>,
+}
+
+/// Hears of a job's number and log, before anything is written.
+pub type Ready<'a> = dyn Fn(u32, &Path) + 'a;
+
+/// Who sees the job.
+pub struct Stage<'a> {
+    /// What ends it early.
+    pub interrupts: Interrupts,
+    /// Takes lines for the person.
+    pub say: &'a dyn Fn(&str),
+    /// Where another process shows the output.
+    pub ready: Option<&'a Ready<'a>>,
 }
 
 enum Event {
@@ -74,9 +90,9 @@ impl<'a> Conductor<'a> {
         place: &'a Place,
         isolation: Isolation,
         reports: mpsc::UnboundedReceiver<Report>,
-        interrupts: Interrupts,
-        say: &'a dyn Fn(&str),
+        stage: Stage<'a>,
     ) -> Self {
+        let Stage { interrupts, say, ready } = stage;
         let log_dir = LogDir::new(&request.node.log_dir);
         Self {
             request,
@@ -86,6 +102,7 @@ impl<'a> Conductor<'a> {
             reports,
             interrupts,
             say,
+            ready,
             pod: None,
             container: None,
             display: None,
@@ -95,6 +112,11 @@ impl<'a> Conductor<'a> {
             last_line: LastLine::Complete,
             trouble: Vec::new(),
         }
+    }
+
+    /// Whether the person has left before the end.
+    pub fn alone(&self) -> bool {
+        self.interrupts.alone()
     }
 
     /// What went wrong without deciding the job, and how the output ended.
@@ -127,7 +149,10 @@ impl<'a> Conductor<'a> {
         self.container = Some(self.start(CONTAINER_STEP, message).await?);
         // The supervisor has made it before it was ready, and nothing runs yet: no line is missed.
         let log = self.log_dir.container_log(self.place.step(CONTAINER_STEP));
-        self.display = Some(Display::start(&log)?);
+        match self.ready {
+            Some(ready) => ready(self.place.job(), &log),
+            None => self.display = Some(Display::start(&log)?),
+        }
         grpc::execute(self.place.step(CONTAINER_STEP)).await?;
         self.wait_for_container().await
     }

@@ -11,7 +11,7 @@ use crate::logs::show::{LastLine, Show};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// How long after the last report the runtime may take to close its log.
@@ -20,7 +20,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// A running display of one container log.
 #[derive(Debug)]
 pub struct Display {
-    last_look: oneshot::Sender<()>,
+    commands: mpsc::UnboundedSender<Command>,
     task: JoinHandle<Result<LastLine, LocalError>>,
 }
 
@@ -29,20 +29,34 @@ impl Display {
     pub fn start(log: &Path) -> Result<Self, LocalError> {
         let follower = Follower::oldest(log)
             .map_err(|error| LocalError::Display { path: log.to_owned(), source: io::Error::other(error) })?;
-        let (last_look, ended) = oneshot::channel();
+        let (commands, told) = mpsc::unbounded_channel();
         let shown = Show::new(follower, Printer::default());
         // Joined in `finish`, which every way out of a started job takes.
-        let task = tokio::spawn(show(shown, ended, log.to_owned()));
-        Ok(Self { last_look, task })
+        let task = tokio::spawn(show(shown, told, log.to_owned()));
+        Ok(Self { commands, task })
     }
 
-    /// The log is complete: shows the rest and ends.
+    /// Shows what is there and then no more: what comes is shown by somebody else.
+    pub async fn hold(&self) {
+        let (done, held) = oneshot::channel();
+        // A display that has failed tells so in `finish`.
+        if self.commands.send(Command::Hold(done)).is_ok() {
+            let _ = held.await;
+        }
+    }
+
+    /// Nobody else shows it after all.
+    pub fn resume(&self) {
+        let _ = self.commands.send(Command::Resume);
+    }
+
+    /// The log is complete: shows the rest, unless it is held, and ends.
     ///
     /// Takes as long as the reader of our output does; the caller decides how
     /// long that may be. Cancelled, it leaves the rest unshown.
     pub async fn finish(self) -> Result<LastLine, LocalError> {
         // An error of the display has ended it already; the join tells.
-        let _ = self.last_look.send(());
+        let _ = self.commands.send(Command::Finish);
         match self.task.await {
             Ok(result) => result,
             Err(error) => Err(LocalError::DisplayLost { reason: error.to_string() }),
@@ -50,15 +64,40 @@ impl Display {
     }
 }
 
-async fn show(mut show: Show, mut ended: oneshot::Receiver<()>, log: PathBuf) -> Result<LastLine, LocalError> {
+#[derive(Debug)]
+enum Command {
+    Hold(oneshot::Sender<()>),
+    Resume,
+    Finish,
+}
+
+async fn show(
+    mut show: Show,
+    mut told: mpsc::UnboundedReceiver<Command>,
+    log: PathBuf,
+) -> Result<LastLine, LocalError> {
     let failed = |source| LocalError::Display { path: log.clone(), source };
+    let mut held = false;
     loop {
-        show.present().await.map_err(failed)?;
+        if !held {
+            show.present().await.map_err(failed)?;
+        }
         tokio::select! {
             biased;
-            _ = &mut ended => break,
-            grown = show.grown() => grown.map_err(io::Error::other).map_err(failed)?,
+            command = told.recv() => match command {
+                Some(Command::Hold(done)) => {
+                    show.present().await.map_err(failed)?;
+                    held = true;
+                    let _ = done.send(());
+                }
+                Some(Command::Resume) => held = false,
+                Some(Command::Finish) | None => break,
+            },
+            grown = show.grown(), if !held => grown.map_err(io::Error::other).map_err(failed)?,
         }
+    }
+    if held {
+        return Ok(LastLine::Complete);
     }
     show.rest(CLOSE_LIMIT).await.map_err(failed)?;
     match show.gaps() {

@@ -1,6 +1,8 @@
-//! The signals by which a person or a service manager ends `run`.
+//! What ends `run` early: signals of a person or a service manager, or the word of the
+//! process that has the terminal.
 
 use crate::local::LocalError;
+use crate::local::link::{Backstage, Word};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Receives SIGINT, SIGTERM and SIGHUP from its making on.
@@ -9,6 +11,7 @@ pub struct Interrupts {
     int: Signal,
     term: Signal,
     hup: Signal,
+    front: Option<Backstage>,
 }
 
 impl Interrupts {
@@ -19,7 +22,18 @@ impl Interrupts {
             int: take(SignalKind::interrupt())?,
             term: take(SignalKind::terminate())?,
             hup: take(SignalKind::hangup())?,
+            front: None,
         })
+    }
+
+    /// Hears the words of the process that has the terminal too.
+    pub fn listen_to(&mut self, front: Backstage) {
+        self.front = Some(front);
+    }
+
+    /// Whether the person has left and nobody sees the job any more.
+    pub fn alone(&self) -> bool {
+        self.front.as_ref().is_some_and(Backstage::alone)
     }
 
     /// The name of the next one. Safe to cancel.
@@ -28,6 +42,19 @@ impl Interrupts {
             _ = self.int.recv() => "SIGINT",
             _ = self.term.recv() => "SIGTERM",
             _ = self.hup.recv() => "SIGHUP",
+            word = word(&mut self.front) => match word {
+                Word::Interrupt => "SIGINT",
+                Word::Terminate => "SIGTERM",
+                Word::HangUp => "SIGHUP",
+                Word::Gone => "the terminal's process ended",
+            },
         }
+    }
+}
+
+async fn word(front: &mut Option<Backstage>) -> Word {
+    match front {
+        Some(front) => front.next().await,
+        None => std::future::pending().await,
     }
 }

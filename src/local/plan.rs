@@ -70,6 +70,17 @@ pub struct Request {
     pub cwd: PathBuf,
     /// Whether traces are kept after a success.
     pub keep: bool,
+    /// Whether the program has an input, and a terminal.
+    pub interaction: Interaction,
+}
+
+/// What a program has of the person who started it, besides being seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interaction {
+    /// An input.
+    pub stdin: bool,
+    /// A terminal, for input and output.
+    pub tty: bool,
 }
 
 /// A user and a group.
@@ -335,6 +346,10 @@ fn container_meta(request: &Request) -> ContainerJobAdditionalMeta {
         workdir: request.workdir.clone().unwrap_or_default(),
         env: request.env.clone(),
         mounts: request.mounts.iter().map(|mount| (mount.host.clone(), mount.container.clone())).collect(),
+        tty: request.interaction.tty,
+        stdin: request.interaction.stdin,
+        // The end of ours is the end of its; a terminal stays, for whoever comes back.
+        stdin_once: request.interaction.stdin && !request.interaction.tty,
         ..ContainerJobAdditionalMeta::default()
     }
 }

@@ -1,7 +1,7 @@
 //! What the tests of `local` share: a scratch directory that goes away, and a runtime.
 
 use crate::config::Config;
-use crate::local::plan::{Ids, Request, RunAs};
+use crate::local::plan::{Ids, Interaction, Request, RunAs};
 use std::path::{Path, PathBuf};
 
 /// A directory below the system's temporary one, removed when dropped.
@@ -58,5 +58,6 @@ pub fn request() -> Request {
         cpus: None,
         cwd: "/".into(),
         keep: false,
+        interaction: Interaction::default(),
     }
 }

@@ -124,6 +124,15 @@ pub fn silence_standard() -> io::Result<()> {
     Ok(())
 }
 
+/// Points stdin alone at /dev/null.
+///
+/// # Errors
+/// If /dev/null cannot be opened.
+pub fn silence_input() -> io::Result<()> {
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(())
+}
+
 /// Reads from a descriptor, but never past one moment.
 pub struct TimedReader<'a> {
     fd: BorrowedFd<'a>,

@@ -33,6 +33,8 @@ const LEVELS: &[(&str, u32)] = &[
     ("cri::sandbox", 1),
     ("cri::container", 1),
     ("cri::image", 1),
+    ("cri::find", 2),
+    ("cri::streaming", 2),
     ("cri::info", 1),
     ("cri::error", 1),
     ("cri::retry", 1),
@@ -54,6 +56,9 @@ const LEVELS: &[(&str, u32)] = &[
     ("telemetry", 2),
     ("logs", 2),
     ("credentials", 2),
+    ("interact", 3),
+    ("interact::keys", 1),
+    ("interact::status", 1),
     // Loops that run beside the driver.
     ("cri::watch", 3),
     ("cri::events", 3),

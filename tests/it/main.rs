@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attach;
 mod bindfs;
 mod cgroups;
 mod check;

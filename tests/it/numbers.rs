@@ -113,6 +113,10 @@ Container: id=1 pod_sandbox_id=2 metadata=3 image_ref=5 state=6 created_at=7 lab
 ContainerStatusRequest: container_id=1 verbose=2
 ContainerStatusResponse: status=1 info=2
 ReopenContainerLogRequest: container_id=1
+ExecRequest: container_id=1 cmd=2 tty=3 stdin=4 stdout=5 stderr=6
+ExecResponse: url=1
+AttachRequest: container_id=1 stdin=2 tty=3 stdout=4 stderr=5
+AttachResponse: url=1
 ContainerStatus: id=1 metadata=2 state=3 created_at=4 started_at=5 finished_at=6 exit_code=7 image_ref=9
     reason=10 message=11 labels=12 log_path=15 image_id=17
 StatusRequest: verbose=1

@@ -15,10 +15,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// A scratch CraneBaseDir and the configuration that names it.
-struct Node(PathBuf);
+pub struct Node(pub PathBuf);
 
 impl Node {
-    fn with(container: &str) -> Self {
+    pub fn with(container: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let root = PathBuf::from(format!("/var/tmp/cs-run-{}-{number}", std::process::id()));
@@ -28,23 +28,23 @@ impl Node {
         Self(root)
     }
 
-    fn on(runtime: &Runtime) -> Self {
+    pub fn on(runtime: &Runtime) -> Self {
         Self::with(&format!("  Enabled: true\n  RuntimeEndpoint: {}\n", runtime.endpoint()))
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_crane-supervisor"));
         command.arg("run").arg("-C").arg(self.0.join("config.yaml")).args(arguments).current_dir(self.0.join("cwd"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
     /// Runs with `--json`; the output before the object, and the object. The logs are kept, as evidence.
-    fn told(&self, arguments: &[&str]) -> (Output, String, serde_json::Value) {
+    pub fn told(&self, arguments: &[&str]) -> (Output, String, serde_json::Value) {
         let output = self.run(&[&["--json", "--keep"], arguments].concat());
         let (before, object) = split(&output.stdout);
         (output, before, object)
@@ -77,20 +77,20 @@ impl Drop for Node {
     }
 }
 
-fn split(stdout: &[u8]) -> (String, serde_json::Value) {
+pub fn split(stdout: &[u8]) -> (String, serde_json::Value) {
     let text = String::from_utf8_lossy(stdout).into_owned();
     let line = text.lines().last().unwrap_or_default().to_owned();
     let before = text.strip_suffix(&format!("{line}\n")).unwrap_or_default().to_owned();
     (before, serde_json::from_str(&line).unwrap_or_else(|error| panic!("no JSON at the end: {error}: {text:?}")))
 }
 
-fn entries(dir: &Path) -> Vec<String> {
+pub fn entries(dir: &Path) -> Vec<String> {
     let Ok(found) = fs::read_dir(dir) else { return Vec::new() };
     found.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// Nothing of the job is left anywhere.
-fn clean(runtime: &Runtime, told: &serde_json::Value) {
+pub fn clean(runtime: &Runtime, told: &serde_json::Value) {
     let job = u32::try_from(told["job"].as_u64().unwrap()).unwrap();
     let mut cri = runtime.cri();
     assert_eq!((cri.pods(job).len(), cri.containers(job).len()), (0, 0), "job {job} on {}", runtime.name());
@@ -102,7 +102,7 @@ fn clean(runtime: &Runtime, told: &serde_json::Value) {
 }
 
 /// Without the line that names what was kept: nearly all tests keep it, as evidence.
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     text.split_inclusive('\n').filter(|line| !line.starts_with("crane-supervisor: kept: ")).collect()
 }

@@ -5,6 +5,7 @@
 //!   double, step builders, and a leak check that runs when it is dropped.
 //! - [`user::TestUser`] is a real user of the node for one test.
 //! - [`mounting`] has the ways host paths reach containers, and bindfs to shoot at.
+//! - [`terminal::Terminal`] is a person at a terminal.
 //! - [`supervisor::Supervisor`] is one started process and its control socket.
 //! - [`craned::Craned`] takes the reports; [`fake_cri::FakeCri`] plays a
 //!   runtime, faults included; [`runtime`] finds real ones.
@@ -26,6 +27,7 @@ pub mod registry;
 pub mod runtime;
 pub mod server;
 pub mod supervisor;
+pub mod terminal;
 pub mod user;
 pub mod wait;
 

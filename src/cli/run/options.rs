@@ -84,6 +84,22 @@ pub struct Options {
     #[arg(short = 'c', long, value_name = "N", value_parser = parse_cpus)]
     pub cpus_per_task: Option<f64>,
 
+    /// Let the program read our standard input.
+    #[arg(short = 'i', long)]
+    pub interactive: bool,
+
+    /// Give the program a terminal; ours, if standard input is one. Ctrl-P Ctrl-Q leaves it, and the job goes on.
+    #[arg(short = 't', long)]
+    pub tty: bool,
+
+    /// Print the step (JOB.STEP) once its container runs, and leave; see `logs` and `exec`.
+    #[arg(short = 'd', long, conflicts_with_all = ["interactive", "tty", "json"])]
+    pub detach: bool,
+
+    /// The process that conducts the job for another; its standard input is a socket to that one.
+    #[arg(long, hide = true)]
+    pub behind: bool,
+
     /// Configuration file of the node.
     #[arg(short = 'C', long, value_name = "PATH", default_value = config::DEFAULT_PATH)]
     pub config: PathBuf,

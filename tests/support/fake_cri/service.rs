@@ -176,6 +176,14 @@ impl RuntimeService for Service {
         .await
     }
 
+    async fn exec(&self, _: Request<ExecRequest>) -> Reply<ExecResponse> {
+        Err(Status::unimplemented("the fake streams nothing"))
+    }
+
+    async fn attach(&self, _: Request<AttachRequest>) -> Reply<AttachResponse> {
+        Err(Status::unimplemented("the fake streams nothing"))
+    }
+
     async fn reopen_container_log(
         &self,
         request: Request<ReopenContainerLogRequest>,
