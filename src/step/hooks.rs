@@ -72,9 +72,10 @@ impl Hooks {
             return Ok(Effects::default());
         }
         tracing::info!(programs = ?hooks.prologs, "running prologs");
-        let order =
-            Order { limit: hooks.prolog_limit, ..order(spec, user, hooks.prologs.clone(), &Effects::default()) };
-        let done = self.run(order).await.map_err(|error| failed(error.to_string()))?;
+        let order = order(spec, user, hooks.prologs.clone(), &Effects::default());
+        let order = order.map_err(|error| failed(error.to_string()))?;
+        let done =
+            self.run(Order { limit: hooks.prolog_limit, ..order }).await.map_err(|error| failed(error.to_string()))?;
         if let Some(problem) = done.failure {
             return Err(failed(problem));
         }
@@ -93,9 +94,11 @@ impl Hooks {
             return;
         }
         tracing::info!(programs = ?hooks.epilogs, "running epilogs");
-        let order = order(spec, user, hooks.epilogs.clone(), effects);
         // craned does not wait for us at the job's end; they go on without us.
-        let outcome = self.run(Order { limit: hooks.epilog_limit, outlives: true, ..order }).await;
+        let outcome = match order(spec, user, hooks.epilogs.clone(), effects) {
+            Ok(order) => self.run(Order { limit: hooks.epilog_limit, outlives: true, ..order }).await,
+            Err(error) => Err(error),
+        };
         match outcome.map(|done| done.failure) {
             Ok(None) => tracing::info!("epilogs done"),
             Ok(Some(problem)) => tracing::warn!(problem, "an epilog failed"),
@@ -182,22 +185,28 @@ async fn ask(interest: &mut Interest<'_>, order: &Order) -> io::Result<Done> {
     }
 }
 
-fn order(spec: &StepSpec, user: Option<&User>, programs: Vec<PathBuf>, effects: &Effects) -> Order {
+/// As whom, and where. No way of not knowing the job's user leads to root.
+fn account(spec: &StepSpec, user: Option<&User>) -> io::Result<(Option<Account>, PathBuf)> {
+    match (spec.kind, &spec.work, user) {
+        (Kind::Pod, _, _) => Ok((None, PathBuf::from("/"))),
+        (Kind::PrimaryContainer | Kind::CommonContainer, Ok(Work::Container(work)), Some(user)) => {
+            let account = Account { uid: user.uid, gid: user.gid, groups: user.groups.clone() };
+            Ok((Some(account), work.cwd.clone()))
+        }
+        (Kind::PrimaryContainer | Kind::CommonContainer, _, _) => Err(io::Error::other("the job's user is not known")),
+    }
+}
+
+fn order(spec: &StepSpec, user: Option<&User>, programs: Vec<PathBuf>, effects: &Effects) -> io::Result<Order> {
     let mut environment = environment(spec, user, effects);
     environment.entry("PATH".to_owned()).or_insert_with(|| SEARCH_PATH.to_owned());
-    let (account, directory) = match (&spec.work, user) {
-        (Ok(Work::Container(work)), Some(user)) => {
-            let account = Account { uid: user.uid, gid: user.gid, groups: user.groups.clone() };
-            (Some(account), work.cwd.clone())
-        }
-        (Ok(Work::Container(_) | Work::Pod(_)) | Err(_), _) => (None, PathBuf::from("/")),
-    };
+    let (account, directory) = account(spec, user)?;
     let group = spec.cgroup.strip_prefix("/sys/fs/cgroup").map(str::to_owned);
     // Root's are no part of the job: its limits and its end must not reach them.
     let group = group.filter(|_| account.is_some());
     let (number, limit, outlives) = (0, Duration::ZERO, false);
     let max_output = spec.hooks.max_output;
-    Order { number, programs, account, environment, directory, limit, max_output, outlives, group }
+    Ok(Order { number, programs, account, environment, directory, limit, max_output, outlives, group })
 }
 
 fn environment(spec: &StepSpec, user: Option<&User>, effects: &Effects) -> BTreeMap<String, String> {
