@@ -10,12 +10,17 @@ use nix::unistd::Pid;
 use std::fs;
 use std::path::PathBuf;
 
-/// The host's number of the init of the job's one container.
+/// The host's number of the init of the job's one container, once its step calls it running.
+///
+/// The program may be ahead of that: until its start is answered the runtime tells 0 as its number.
 fn init(cri: &mut Cri, job: &Job) -> i32 {
+    wait::holds("the start is answered", LONG, || job.supervisor_log(1).contains("container started"));
     let container = cri.containers(job.id()).first().expect("the container runs").id.clone();
     let status = cri.container_status(&container);
     let info: serde_json::Value = serde_json::from_str(&status.info["info"]).unwrap();
-    i32::try_from(info["pid"].as_i64().unwrap()).unwrap()
+    let pid = i32::try_from(info["pid"].as_i64().unwrap()).unwrap();
+    assert!(pid > 0, "the runtime does not know the init of a container that runs");
+    pid
 }
 
 fn parent(pid: i32) -> i32 {
