@@ -1,16 +1,19 @@
 //! Pods with a network of their own, on real runtimes: ports are published, and a taken one
-//! is refused with its own reason.
+//! is refused with its own reason, as is a network that fails.
 
 use crate::support::init::Edit;
 use crate::support::job::Job;
-use crate::support::runtime::on_each;
+use crate::support::runtime::{Runtime, on_each};
 use crate::support::supervisor::Supervisor;
 use crate::support::{LONG, wait};
 use crane_supervisor::wire::crane::JobStatus;
 use crane_supervisor::wire::crane::pod_job_additional_meta::{NamespaceMode, PortMapping};
 use crane_supervisor::wire::crane::supervisor::InitSupervisorRequest;
+use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A port of the node that no other test has.
@@ -73,5 +76,50 @@ fn a_port_that_a_program_has_is_refused() {
         let port = taken.local_addr().unwrap().port();
         let reason = refused(&job, port);
         assert!(reason.contains(&format!("TCP port {port}: in use by a program of this node")), "{reason}");
+    });
+}
+
+/// The runtime's bridge plugin, which fails for one job while this is held.
+struct FailingBridge {
+    plugin: PathBuf,
+    real: PathBuf,
+}
+
+impl FailingBridge {
+    fn of(runtime: &Runtime, job: &Job) -> Self {
+        let endpoint = runtime.endpoint();
+        let socket = Path::new(endpoint.strip_prefix("unix://").unwrap());
+        let plugin = socket.parent().unwrap().join("cni-bin/bridge");
+        let real = fs::read_link(&plugin).unwrap();
+        let told = r#"{"cniVersion":"1.0.0","code":11,"msg":"no address is left in the pool"}"#;
+        let text = format!(
+            "#!/bin/sh\ncase $CNI_COMMAND$CNI_ARGS in ADD*=job-{}-*) echo '{told}'; exit 1 ;; esac\nexec {} \"$@\"\n",
+            job.id(),
+            real.display()
+        );
+        let new = plugin.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        // In one step: other jobs' pods go on meanwhile.
+        fs::rename(new, &plugin).unwrap();
+        Self { plugin, real }
+    }
+}
+
+impl Drop for FailingBridge {
+    fn drop(&mut self) {
+        let new = self.plugin.with_extension("new");
+        symlink(&self.real, &new).and_then(|()| fs::rename(new, &self.plugin)).unwrap();
+    }
+}
+
+#[test]
+fn a_network_that_cannot_be_had_is_told_with_the_plugins_words() {
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        let _failing = FailingBridge::of(runtime, &job);
+        let reason = refused(&job, port_of(&job));
+        assert!(reason.contains("no address is left in the pool"), "{reason}");
+        assert!(reason.contains("see its CNI configuration and plugins on this node"), "{reason}");
     });
 }
