@@ -13,7 +13,7 @@ use crate::cri::find::{self, FindError};
 use crate::cri::streaming::Wanted;
 use crate::ids::StepId;
 use crate::interact::pump::{self, End, Plan, PumpError};
-use crate::interact::session::{self, SessionError};
+use crate::interact::session::{self, Protocol, SessionError};
 use crate::interact::status::Status;
 use crate::sys::raw_terminal;
 use clap::Args;
@@ -128,7 +128,7 @@ async fn until_signalled(options: &Options, node: &Node) -> Result<u8, ExecError
 async fn exec(options: &Options, node: &Node) -> Result<u8, ExecError> {
     let client = node.client();
     let container = find::running(&client, options.step, None).await.map_err(in_words)?;
-    let connection = session::open(&address(&client, options, &container).await?).await?;
+    let connection = connect(&client, options, &container).await?;
     let terminal = options.tty && options.interactive;
     let plan = Plan { stdin: options.interactive, terminal, close_at_end: false };
     match pump::run(connection, plan, &output::say).await? {
@@ -144,6 +144,21 @@ async fn exec(options: &Options, node: &Node) -> Result<u8, ExecError> {
         End::ReaderLeft => Ok(0),
         End::Input | End::Closed => Err(ExecError::Closed),
     }
+}
+
+/// The end of an input is told by SPDY; by a server that has none any more, it is over WebSocket.
+async fn connect(
+    client: &Client,
+    options: &Options,
+    container: &str,
+) -> Result<(session::Sender, session::Receiver), ExecError> {
+    if options.interactive && !options.tty {
+        match session::open(&address(client, options, container).await?, Protocol::Spdy).await {
+            Err(SessionError::Refused(_)) => {}
+            other => return Ok(other?),
+        }
+    }
+    Ok(session::open(&address(client, options, container).await?, Protocol::WebSocket).await?)
 }
 
 /// A runtime that cannot be asked is the node's matter.

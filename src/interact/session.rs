@@ -1,36 +1,18 @@
-//! One connection to a runtime's streaming server, by WebSocket: numbered channels for a
-//! program's streams (Kubernetes' remote command protocol, `v4.channel.k8s.io` and `v5`).
+//! One connection to a runtime's streaming server: a program's input, output, terminal size
+//! and end, whichever protocol carries them.
 //!
-//! Version 4 cannot say that our input has ended, other than by ending the connection;
-//! version 5 can, and no containerd offers it up to 2.1. The address is foreign input and
-//! is connected to only where that is this node.
+//! WebSocket, but for one thing that no runtime takes over it today: the end of an input whose
+//! output is still to come. For that SPDY/3.1, which every runtime has. The address is
+//! foreign input and is connected to only where that is this node.
 
 use crate::cri::streaming::{Address, AddressError};
-use crate::interact::status::{self, Status};
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use crate::interact::status::Status;
+use crate::interact::{spdy, websocket};
 use std::io;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// Newest first.
-const PROTOCOLS: &str = "v5.channel.k8s.io, v4.channel.k8s.io";
-/// What a message's first byte says.
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const STATUS: u8 = 3;
-const RESIZE: u8 = 4;
-/// Version 5: the channel in the next byte ends.
-const END: u8 = 255;
-/// A server's own pieces are 32 KiB.
-const LARGEST_MESSAGE: usize = 4 << 20;
 /// Connecting, and the server's consent.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// The server's part of a goodbye.
@@ -86,35 +68,78 @@ pub enum EndOfInput {
     ByClosing,
 }
 
+/// How it is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// For everything but the one below.
+    WebSocket,
+    /// For a program without a terminal that is to be told of its input's end; it has all three streams.
+    Spdy,
+}
+
 /// What goes to the program.
 #[derive(Debug)]
-pub struct Sender {
-    socket: SplitSink<WebSocketStream<TcpStream>, Message>,
-    tells_end: bool,
+pub enum Sender {
+    /// By WebSocket.
+    WebSocket(websocket::Sender),
+    /// By SPDY.
+    Spdy(spdy::Sender),
 }
 
 /// What comes from it. Both are to be used at once: a program may read only once it could write.
 #[derive(Debug)]
-pub struct Receiver(SplitStream<WebSocketStream<TcpStream>>);
+pub enum Receiver {
+    /// By WebSocket.
+    WebSocket(websocket::Receiver),
+    /// By SPDY.
+    Spdy(spdy::Receiver),
+}
 
 /// Connects; the program starts, or is attached to, by that.
 ///
 /// # Errors
 /// [`SessionError`], never with the token.
-pub async fn open(url: &str) -> Result<(Sender, Receiver), SessionError> {
+pub async fn open(url: &str, protocol: Protocol) -> Result<(Sender, Receiver), SessionError> {
     let address = Address::parse(url)?;
-    match timeout(CONNECT_LIMIT, shake_hands(&address)).await {
+    let shaken = async {
+        let stream = connect(&address).await?;
+        match protocol {
+            Protocol::WebSocket => {
+                let (sender, receiver) = websocket::shake_hands(&address, stream).await?;
+                Ok((Sender::WebSocket(sender), Receiver::WebSocket(receiver)))
+            }
+            Protocol::Spdy => {
+                let (sender, receiver) = spdy::shake_hands(&address, stream).await?;
+                Ok((Sender::Spdy(sender), Receiver::Spdy(receiver)))
+            }
+        }
+    };
+    match timeout(CONNECT_LIMIT, shaken).await {
         Ok(result) => result,
         Err(_elapsed) => Err(SessionError::Refused(format!("no answer within {} s", CONNECT_LIMIT.as_secs()))),
     }
 }
 
-/// Ends the connection; everything sent before has arrived.
-pub async fn close(mut sender: Sender, mut receiver: Receiver) {
+async fn connect(address: &Address) -> Result<TcpStream, SessionError> {
+    let failed = |source| SessionError::Connect { server: address.server, source };
+    let stream = TcpStream::connect(address.server).await.map_err(failed)?;
+    let (ours, theirs) = (stream.local_addr().map_err(failed)?, stream.peer_addr().map_err(failed)?);
+    // The kernel talks to an address of this node's own from that very address.
+    if !theirs.ip().is_loopback() && ours.ip() != theirs.ip() {
+        return Err(SessionError::NotHere(address.server));
+    }
+    // Keys that a person types are not to wait for more.
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(stream)
+}
+
+/// Ends the connection; everything sent before has arrived, unless the server hangs.
+pub async fn close(sender: Sender, receiver: Receiver) {
     let goodbye = async {
-        // A server that has gone already has nothing to be told.
-        if sender.socket.close().await.is_ok() {
-            while !matches!(receiver.0.next().await, None | Some(Err(_))) {}
+        match (sender, receiver) {
+            (Sender::WebSocket(sender), Receiver::WebSocket(receiver)) => websocket::close(sender, receiver).await,
+            // Its input has an end of its own.
+            (Sender::Spdy(_), _) | (_, Receiver::Spdy(_)) => {}
         }
     };
     let _in_time = timeout(CLOSE_LIMIT, goodbye).await;
@@ -126,7 +151,10 @@ impl Sender {
     /// # Errors
     /// The connection broke.
     pub async fn input(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
-        self.send(STDIN, bytes).await
+        match self {
+            Self::WebSocket(sender) => sender.input(bytes).await,
+            Self::Spdy(sender) => sender.input(bytes).await,
+        }
     }
 
     /// Our input has ended.
@@ -134,11 +162,10 @@ impl Sender {
     /// # Errors
     /// As [`Sender::input`].
     pub async fn end_input(&mut self) -> Result<EndOfInput, SessionError> {
-        if !self.tells_end {
-            return Ok(EndOfInput::ByClosing);
+        match self {
+            Self::WebSocket(sender) => sender.end_input().await,
+            Self::Spdy(sender) => sender.end_input().await.map(|()| EndOfInput::Told),
         }
-        self.send(END, &[STDIN]).await?;
-        Ok(EndOfInput::Told)
     }
 
     /// The terminal has a new size.
@@ -146,7 +173,11 @@ impl Sender {
     /// # Errors
     /// As [`Sender::input`].
     pub async fn resize(&mut self, columns: u16, rows: u16) -> Result<(), SessionError> {
-        self.send(RESIZE, format!(r#"{{"Width":{columns},"Height":{rows}}}"#).as_bytes()).await
+        match self {
+            Self::WebSocket(sender) => sender.resize(columns, rows).await,
+            // Without a terminal there is no size.
+            Self::Spdy(_) => Ok(()),
+        }
     }
 
     /// Says nothing, so that the server does not take us for gone (containerd: after 4 hours without input).
@@ -154,12 +185,10 @@ impl Sender {
     /// # Errors
     /// As [`Sender::input`].
     pub async fn keep_alive(&mut self) -> Result<(), SessionError> {
-        self.socket.send(Message::binary(Vec::new())).await.map_err(broken)
-    }
-
-    async fn send(&mut self, channel: u8, bytes: &[u8]) -> Result<(), SessionError> {
-        let message = [&[channel], bytes].concat();
-        self.socket.send(Message::binary(message)).await.map_err(broken)
+        match self {
+            Self::WebSocket(sender) => sender.keep_alive().await,
+            Self::Spdy(sender) => sender.keep_alive().await,
+        }
     }
 }
 
@@ -169,63 +198,9 @@ impl Receiver {
     /// # Errors
     /// As [`Sender::input`].
     pub async fn next(&mut self) -> Result<Incoming, SessionError> {
-        loop {
-            let bytes = match self.0.next().await {
-                None | Some(Ok(Message::Close(_)) | Err(Error::ConnectionClosed)) => return Ok(Incoming::Closed),
-                Some(Ok(Message::Binary(bytes))) => bytes,
-                // Pings are answered below us; text belongs to other protocols.
-                Some(Ok(_)) => continue,
-                Some(Err(error)) => return Err(broken(error)),
-            };
-            match bytes.split_first() {
-                // An empty one of each says only that the server is ready.
-                None | Some((_, [])) => {}
-                Some((&STDOUT, rest)) => return Ok(Incoming::Stdout(rest.to_vec())),
-                Some((&STDERR, rest)) => return Ok(Incoming::Stderr(rest.to_vec())),
-                Some((&STATUS, rest)) => return Ok(Incoming::Ended(status::read(rest))),
-                Some(_) => {}
-            }
+        match self {
+            Self::WebSocket(receiver) => receiver.next().await,
+            Self::Spdy(receiver) => receiver.next().await,
         }
     }
-}
-
-async fn shake_hands(address: &Address) -> Result<(Sender, Receiver), SessionError> {
-    let failed = |source| SessionError::Connect { server: address.server, source };
-    let stream = TcpStream::connect(address.server).await.map_err(failed)?;
-    let (ours, theirs) = (stream.local_addr().map_err(failed)?, stream.peer_addr().map_err(failed)?);
-    // The kernel talks to an address of this node's own from that very address.
-    if !theirs.ip().is_loopback() && ours.ip() != theirs.ip() {
-        return Err(SessionError::NotHere(address.server));
-    }
-    // Keys that a person types are not to wait for more.
-    stream.set_nodelay(true).map_err(failed)?;
-    let refused = |error: Error| SessionError::Refused(words(&error));
-    let mut request = format!("ws://{}{}", address.server, address.path()).into_client_request().map_err(refused)?;
-    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOLS));
-    let config =
-        WebSocketConfig::default().max_message_size(Some(LARGEST_MESSAGE)).max_frame_size(Some(LARGEST_MESSAGE));
-    let (socket, answer) =
-        tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await.map_err(refused)?;
-    let chosen = answer.headers().get(SEC_WEBSOCKET_PROTOCOL);
-    let tells_end = chosen.is_some_and(|name| name.as_bytes().starts_with(b"v5."));
-    let (socket, receiver) = socket.split();
-    Ok((Sender { socket, tells_end }, Receiver(receiver)))
-}
-
-/// Without the request, which holds the token.
-fn words(error: &Error) -> String {
-    match error {
-        Error::Http(answer) => {
-            let body = answer.body().as_deref().unwrap_or_default();
-            let text = String::from_utf8_lossy(body);
-            let line: String = text.lines().next().unwrap_or_default().chars().take(300).collect();
-            format!("{} {}", answer.status(), line.escape_debug()).trim_end().to_owned()
-        }
-        Error::Url(_) | Error::HttpFormat(_) => "its address is not one of HTTP".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-fn broken(error: Error) -> SessionError {
-    SessionError::Broken(words(&error))
 }

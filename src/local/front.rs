@@ -10,7 +10,7 @@ use crate::cri::find;
 use crate::cri::streaming::Wanted;
 use crate::ids::StepId;
 use crate::interact::pump::{self, End, Plan, PumpError};
-use crate::interact::session::{self, SessionError};
+use crate::interact::session::{self, Protocol, SessionError};
 use crate::local::LocalError;
 use crate::local::display::Display;
 use crate::local::interrupts::Interrupts;
@@ -269,7 +269,7 @@ async fn stream(
     let tty = matches!(manner, Manner::Terminal | Manner::Keys);
     let wanted = Wanted { stdin: true, stdout: shown_here, stderr: false, tty };
     let url = client.attach(container, wanted).await?;
-    let connection = session::open(&url).await?;
+    let connection = session::open(&url, Protocol::WebSocket).await?;
     // From here on the terminal's output comes by the connection.
     if let Some(display) = display.filter(|_| shown_here) {
         display.hold().await;

@@ -11,7 +11,7 @@ use crane_supervisor::cri::endpoint::Endpoint;
 use crane_supervisor::cri::find::{self, FindError};
 use crane_supervisor::cri::streaming::Wanted;
 use crane_supervisor::ids::StepId;
-use crane_supervisor::interact::session::{self, Incoming};
+use crane_supervisor::interact::session::{self, Incoming, Protocol};
 use crane_supervisor::wire::crane::JobStatus;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::LocalFlags;
@@ -123,9 +123,17 @@ fn exec_passes_input_output_and_the_exit_code() {
         let output = node.exec(&step, &["--", "sh", "-c", "echo out; echo err >&2; id -u; exit 7"]).output().unwrap();
         let said = (String::from_utf8_lossy(&output.stdout).into_owned(), stderr(&output));
         assert_eq!((said, output.status.code()), (("out\n0\n".into(), "err\n".into()), Some(7)));
-        let length = bytes.len().to_string();
-        let output = fed(node.exec(&step, &["-i", "--", "head", "-c", &length]), &bytes);
+        let output = fed(node.exec(&step, &["-i", "--", "cat"]), &bytes);
         assert!(output.stdout == bytes, "{} bytes came back; {}", output.stdout.len(), stderr(&output));
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+        let output = fed(node.exec(&step, &["-i", "--", "sh", "-c", "cat >/dev/null; echo end; exit 4"]), b"");
+        assert_eq!((output.stdout.as_slice(), output.status.code()), (&b"end\n"[..], Some(4)), "{}", stderr(&output));
+        let output = fed(node.exec(&step, &["-i", "--", "sh", "-c", "head -c 1 >/dev/null; exit 3"]), b"unread");
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        let mut piped = node.exec(&step, &["--", "yes"]);
+        let mut child = piped.stdout(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        assert_eq!(wait::until(LONG, || child.try_wait().unwrap()).expect("it ends").code(), Some(0));
         for (program, code, word) in
             [("no-such", 127, "executable file not found"), ("/etc/passwd", 126, "permission denied")]
         {
@@ -297,7 +305,7 @@ async fn attach(runtime: &Runtime, job: &Job, tty: bool) -> (session::Sender, se
         }
     };
     let wanted = Wanted { stdin: true, stdout: true, stderr: !tty, tty };
-    session::open(&client.attach(&container, wanted).await.unwrap()).await.unwrap()
+    session::open(&client.attach(&container, wanted).await.unwrap(), Protocol::WebSocket).await.unwrap()
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -319,7 +327,7 @@ fn craneds_attach_finds_an_input_and_a_terminal() {
             wait::holds("it is ready", LONG, || job.output_so_far(1).contains("ready"));
             block_on(async {
                 let (mut sender, mut receiver) = attach(runtime, &job, tty).await;
-                sender.input(if tty { b"line\r\x04" } else { b"line\nmore" }).await.unwrap();
+                sender.input(if tty { b"line\r" as &[u8] } else { b"line\nmore" }).await.unwrap();
                 if tty {
                     let mut shown = String::new();
                     while !shown.contains("got line") {
