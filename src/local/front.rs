@@ -23,10 +23,12 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-/// Between two looks whether the container runs: what it writes to a terminal before we are there comes late.
-const LOOK: Duration = Duration::from_millis(20);
+/// Between two looks whether the container runs; longer once it takes longer, as a pull does.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
+/// A container whose image is there runs by then.
+const SOON: Duration = Duration::from_secs(5);
 /// After it a container is known to run on although the connection broke.
 const SETTLED: Duration = Duration::from_secs(1);
 /// The last of a terminal's output, once the job is over.
@@ -250,10 +252,12 @@ async fn attach(
 
 /// Whatever is wrong with the container is the conductor's to tell, who ends this wait.
 async fn wait_until_it_runs(client: &Client, step: StepId, uid: u32) -> String {
+    let begun = Instant::now();
     loop {
         match find::running(client, step, Some(uid)).await {
             Ok(container) => return container,
-            Err(_) => sleep(LOOK).await,
+            Err(_) if begun.elapsed() < SOON => sleep(LOOKS.0).await,
+            Err(_) => sleep(LOOKS.1).await,
         }
     }
 }

@@ -5,12 +5,13 @@ use crate::local::LocalError;
 use crate::local::link::{Backstage, Word};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Receives SIGINT, SIGTERM and SIGHUP from its making on.
+/// Receives SIGINT, SIGTERM, SIGHUP and SIGQUIT from its making on.
 #[derive(Debug)]
 pub struct Interrupts {
     int: Signal,
     term: Signal,
     hup: Signal,
+    quit: Signal,
     front: Option<Backstage>,
 }
 
@@ -22,6 +23,7 @@ impl Interrupts {
             int: take(SignalKind::interrupt())?,
             term: take(SignalKind::terminate())?,
             hup: take(SignalKind::hangup())?,
+            quit: take(SignalKind::quit())?,
             front: None,
         })
     }
@@ -42,6 +44,7 @@ impl Interrupts {
             _ = self.int.recv() => "SIGINT",
             _ = self.term.recv() => "SIGTERM",
             _ = self.hup.recv() => "SIGHUP",
+            _ = self.quit.recv() => "SIGQUIT",
             word = word(&mut self.front) => match word {
                 Word::Interrupt => "SIGINT",
                 Word::Terminate => "SIGTERM",

@@ -231,18 +231,20 @@ fn ctrl_p_ctrl_q_leaves_and_the_job_goes_on() {
 #[test]
 fn a_signal_ends_the_job_and_leaves_the_terminal_as_it_was() {
     on_each(|runtime| {
-        let node = Node::on(runtime);
-        let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done";
-        let mut terminal = node.terminal(&["-it", "alpine:latest", "--", "sh", "-c", script]);
-        let before = terminal.settings();
-        terminal.expect("ready");
-        wait::holds("keys go through", LONG, || !terminal.settings().local_flags.contains(LocalFlags::ICANON));
-        kill(Pid::from_raw(terminal.pid()), Signal::SIGTERM).unwrap();
-        let status = terminal.ended();
-        assert!(terminal.settings() == before, "the terminal is not as it was");
-        assert_eq!(status.code(), Some(0), "{}", terminal.rest());
-        assert!(terminal.rest().contains("SIGTERM: stopping the container"), "{}", terminal.rest());
-        node.empty();
+        for signal in [Signal::SIGTERM, Signal::SIGQUIT] {
+            let node = Node::on(runtime);
+            let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done";
+            let mut terminal = node.terminal(&["-it", "alpine:latest", "--", "sh", "-c", script]);
+            let before = terminal.settings();
+            terminal.expect("ready");
+            wait::holds("keys go through", LONG, || !terminal.settings().local_flags.contains(LocalFlags::ICANON));
+            kill(Pid::from_raw(terminal.pid()), signal).unwrap();
+            let status = terminal.ended();
+            assert!(terminal.settings() == before, "{signal}: the terminal is not as it was");
+            assert_eq!(status.code(), Some(0), "{}", terminal.rest());
+            assert!(terminal.rest().contains("stopping the container"), "{}", terminal.rest());
+            node.empty();
+        }
     });
 }
 
