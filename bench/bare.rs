@@ -43,6 +43,7 @@ impl Bare {
         client.list(&labels::container_selector(id, self.job.uid)).await?;
         let effects = crane_supervisor::step::effects::Effects::default();
         let given = Given {
+            pid_target: None,
             user: &self.user,
             ranges: self.config.ranges(),
             image: &image.id,

@@ -2,7 +2,8 @@
 
 use crate::cri::api::{
     Capability, CdiDevice, ContainerConfig, ContainerMetadata, ImageSpec, Int64Value, KeyValue, LinuxContainerConfig,
-    LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation, SupplementalGroupsPolicy,
+    LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode,
+    SupplementalGroupsPolicy,
 };
 use crate::cri::{labels, sandbox};
 use crate::identity::idmap::Ranges;
@@ -61,6 +62,8 @@ pub struct Given<'a> {
     pub mounts: Vec<HostMount>,
     /// What the prologs asked for.
     pub effects: &'a Effects,
+    /// The container whose processes it sees.
+    pub pid_target: Option<&'a str>,
     /// Kept without a user namespace, at the administrator's word.
     pub capabilities: &'a [String],
 }
@@ -132,10 +135,15 @@ fn security(spec: &ContainerSpec, given: &Given<'_>) -> LinuxContainerSecurityCo
         None => (given.capabilities.to_vec(), vec!["ALL".to_owned()]),
         Some(_) => (Vec::new(), Vec::new()),
     };
+    let mut namespaces = sandbox::namespaces(spec.pod.namespaces, given.ranges);
+    if let Some(target) = given.pid_target {
+        namespaces.pid = NamespaceMode::Target.into();
+        target.clone_into(&mut namespaces.target_id);
+    }
     let id = |value: u32| Some(Int64Value { value: i64::from(value) });
     LinuxContainerSecurityContext {
         capabilities: Some(Capability { add_capabilities, drop_capabilities }),
-        namespace_options: Some(sandbox::namespaces(spec.pod.namespaces, given.ranges)),
+        namespace_options: Some(namespaces),
         run_as_user: id(spec.pod.run_as_user),
         run_as_group: id(spec.pod.run_as_group),
         supplemental_groups: groups.into_iter().map(i64::from).collect(),

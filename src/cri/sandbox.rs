@@ -81,7 +81,8 @@ pub fn namespaces(wanted: Namespaces, ranges: Option<Ranges>) -> NamespaceOption
         NetworkMode::Node => NamespaceMode::Node,
     };
     let pid = match wanted.pid {
-        PidMode::Pod => NamespaceMode::Pod,
+        // The pod itself has no container to share with.
+        PidMode::Pod | PidMode::Target => NamespaceMode::Pod,
         PidMode::Container => NamespaceMode::Container,
     };
     let ipc = match wanted.ipc {

@@ -26,6 +26,8 @@ pub enum PidMode {
     Pod,
     /// Its own only.
     Container,
+    /// Another container's of the same job.
+    Target,
 }
 
 /// Whose IPC objects a container sees.
@@ -93,6 +95,8 @@ pub struct PodSpec {
     pub refused_annotations: Vec<String>,
     /// Namespaces.
     pub namespaces: Namespaces,
+    /// With [`PidMode::Target`]: a container's id, or a step's number.
+    pub pid_target: Option<String>,
     /// Published ports; none on the node's network.
     pub ports: Vec<Port>,
     /// Name resolution.
@@ -131,6 +135,7 @@ pub(super) fn read(init: &InitSupervisorRequest, step: &StepToD, id: StepId) -> 
         annotations,
         refused_annotations,
         namespaces,
+        pid_target: pid_target(meta, namespaces.pid)?,
         ports: if namespaces.network == NetworkMode::Node {
             Vec::new()
         } else {
@@ -183,8 +188,9 @@ fn namespaces(meta: &PodJobAdditionalMeta) -> Result<Namespaces, Rejection> {
     let pid = match asked.pid() {
         NamespaceMode::Pod => PidMode::Pod,
         NamespaceMode::Container => PidMode::Container,
-        other @ (NamespaceMode::Node | NamespaceMode::Target) => {
-            return Err(mode("pid", other, "POD or CONTAINER"));
+        NamespaceMode::Target => PidMode::Target,
+        other @ NamespaceMode::Node => {
+            return Err(mode("pid", other, "POD, CONTAINER or TARGET"));
         }
     };
     let ipc = match asked.ipc() {
@@ -194,6 +200,20 @@ fn namespaces(meta: &PodJobAdditionalMeta) -> Result<Namespaces, Rejection> {
         }
     };
     Ok(Namespaces { network, pid, ipc })
+}
+
+/// Whether it is one of the job's own the runtime's list tells.
+fn pid_target(meta: &PodJobAdditionalMeta, pid: PidMode) -> Result<Option<String>, Rejection> {
+    let id = meta.namespace.as_ref().map_or("", |namespace| namespace.target_id.as_str());
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    match pid {
+        PidMode::Pod | PidMode::Container => Ok(None),
+        PidMode::Target if (1..=128).contains(&id.len()) && id.bytes().all(plain) => Ok(Some(id.to_owned())),
+        PidMode::Target => {
+            let problem = "pid is TARGET: expected the id of a container of this job, or the number of its step";
+            Err(Rejection::new("pod_meta.namespace.target_id", problem))
+        }
+    }
 }
 
 fn mode(which: &str, got: NamespaceMode, allowed: &str) -> Rejection {
@@ -302,12 +322,22 @@ mod tests {
     }
 
     #[test]
+    fn a_target_is_named_plainly_or_refused() {
+        let of = |id: &str| {
+            let namespace = NamespaceOption { target_id: id.into(), ..Default::default() };
+            let meta = PodJobAdditionalMeta { namespace: Some(namespace), ..Default::default() };
+            pid_target(&meta, PidMode::Target)
+        };
+        assert_eq!((of("1").unwrap(), of("0a-f_9").unwrap()), (Some("1".into()), Some("0a-f_9".into())));
+        for bad in ["", "a/b", "a b", "a\0", &"x".repeat(129)] {
+            assert!(of(bad).is_err(), "{bad:?} was accepted");
+        }
+        assert_eq!(pid_target(&PodJobAdditionalMeta::default(), PidMode::Pod), Ok(None));
+    }
+
+    #[test]
     fn the_nodes_processes_are_never_shown() {
-        for (pid, ipc) in [
-            (NamespaceMode::Node, NamespaceMode::Pod),
-            (NamespaceMode::Target, NamespaceMode::Pod),
-            (NamespaceMode::Pod, NamespaceMode::Node),
-        ] {
+        for (pid, ipc) in [(NamespaceMode::Node, NamespaceMode::Pod), (NamespaceMode::Pod, NamespaceMode::Node)] {
             let namespace = NamespaceOption { pid: pid.into(), ipc: ipc.into(), ..Default::default() };
             assert!(namespaces(&PodJobAdditionalMeta { namespace: Some(namespace), ..Default::default() }).is_err());
         }

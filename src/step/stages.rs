@@ -13,6 +13,7 @@ mod limits;
 pub mod mounts;
 mod pod;
 mod ports;
+mod target;
 mod userns;
 
 use crate::cleanup::perform;
@@ -193,12 +194,24 @@ pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> 
             },
         ) => {
             let (ranges, mounts) = (pod.config.ranges(), mounts.mounts.clone());
-            let given =
-                Given { user: &user, ranges, image: &image, mounts, capabilities: &capabilities, effects: &effects };
+            let target = target::find(client, spec, work, &pod).await?;
+            let given = Given {
+                user: &user,
+                ranges,
+                image: &image,
+                mounts,
+                capabilities: &capabilities,
+                effects: &effects,
+                pid_target: target.as_ref().map(|target| target.id.as_str()),
+            };
             let making = Making { client, spec, work, pod: &pod, given, none_left: ahead.no_container, exits };
             match container {
                 None => container::create(&making).await.map(Learnt::Created),
-                Some(id) => container::start(making, id).await,
+                Some(id) => {
+                    let learnt = container::start(making, id).await?;
+                    target::check(target.as_ref(), &learnt)?;
+                    Ok(learnt)
+                }
             }
         }
         (Stage::User | Stage::Mounts | Stage::Image | Stage::Create | Stage::Start, _) => {

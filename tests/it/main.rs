@@ -51,6 +51,7 @@ mod scenarios;
 mod staging;
 mod steps;
 mod swap;
+mod target;
 mod upgrade;
 mod userns;
 #[cfg(feature = "failpoints")]
