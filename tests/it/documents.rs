@@ -34,6 +34,11 @@ const TRANSLATIONS: &[(&str, &str)] = &[("README.md", "README.zh.md"), ("docs/op
 const RUN_BY: &[(&str, &str, &str)] = &[
     ("cargo build --release --locked", "scripts/package", "cargo build --locked --release"),
     ("cargo build", "scripts/demo", "cargo build --locked"),
+    (
+        "echo hi | crane-supervisor run -i alpine:latest -- cat",
+        "tests/it/attach.rs",
+        r#"&["-i", "alpine:latest", "--", "cat"]), b"hi\n""#,
+    ),
     ("cat >config.yaml", "scripts/demo", "write_config"),
     // The same packages, by the tools that apt and dnf call.
     ("apt install ./", "scripts/lib/packages-inside.sh", "dpkg -i"),
