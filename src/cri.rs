@@ -4,6 +4,7 @@
 //! configurations (pure); `pull` brings images; `watch` learns a container's end.
 
 pub mod api;
+mod call;
 pub mod client;
 pub mod container;
 pub mod endpoint;

@@ -4,7 +4,8 @@
 //! Foreign input; what is missing or of another shape is unknown. Called by `cli::check`.
 
 use crate::cri::api::{RuntimeCondition, StatusRequest};
-use crate::cri::client::{Client, call};
+use crate::cri::call::call;
+use crate::cri::client::Client;
 use crate::cri::error::CriError;
 use serde_json::Value;
 use std::collections::HashMap;

@@ -7,7 +7,8 @@
 
 mod store;
 
-use super::client::{Client, auth, call, present, spec};
+use super::call::{call, present};
+use super::client::{Client, auth, spec};
 use crate::cri::api::{
     Image, ImageFsInfoRequest, ImageStatusRequest, ListImagesRequest, PullImageRequest, PullImageResponse,
 };

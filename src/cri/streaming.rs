@@ -5,7 +5,8 @@
 //! debug form. It is followed only on this node, and without TLS, since the runtime's own
 //! certificate could not be checked. Called by the commands that stream (`local`).
 
-use super::client::{Client, call, present};
+use super::call::{call, present};
+use super::client::Client;
 use crate::cri::api::{AttachRequest, ExecRequest};
 use crate::cri::error::CriError;
 use std::fmt;
