@@ -159,7 +159,7 @@ impl<'a> Front<'a> {
                 how = &mut attachment, if attached => match how {
                     Attached::Done => attached = false,
                     Attached::Left => {
-                        self.words.write_all(&[link::leave()]).await.map_err(FrontError::Link)?;
+                        self.words.write_all(&[link::LEAVE]).await.map_err(FrontError::Link)?;
                         return Ok(Over::Left(step));
                     }
                 },

@@ -52,8 +52,8 @@ pub enum Word {
     Gone,
 }
 
-/// The person has left.
-const LEAVE: u8 = b'l';
+/// The byte by which a front leaves.
+pub const LEAVE: u8 = b'l';
 
 impl Word {
     /// On the socket.
@@ -64,11 +64,6 @@ impl Word {
             Self::HangUp | Self::Gone => b'h',
         }
     }
-}
-
-/// The byte by which a front leaves.
-pub fn leave() -> u8 {
-    LEAVE
 }
 
 /// The conductor's mouth.
