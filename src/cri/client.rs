@@ -85,31 +85,6 @@ pub fn has_exited(container: &Container) -> bool {
     container.state() == ContainerState::ContainerExited
 }
 
-/// What of a listed container tells one from another.
-#[derive(Debug)]
-pub struct Listed {
-    /// The runtime's id.
-    pub id: String,
-    /// Its sandbox's.
-    pub pod: String,
-    /// The step in its labels; empty where it has none.
-    pub step: String,
-    /// Whether it runs.
-    pub runs: bool,
-}
-
-impl Listed {
-    /// Of a container in the runtime's list.
-    pub fn of(container: &Container) -> Self {
-        Self {
-            id: container.id.clone(),
-            pod: container.pod_sandbox_id.clone(),
-            step: container.labels.get("step_id").cloned().unwrap_or_default(),
-            runs: container.state() == ContainerState::ContainerRunning,
-        }
-    }
-}
-
 /// Whether a listed sandbox is in the namespace in which all of ours are.
 pub fn is_ours(pod: &PodSandbox) -> bool {
     pod.metadata.as_ref().is_some_and(|metadata| metadata.namespace == labels::NAMESPACE)

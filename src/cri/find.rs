@@ -32,6 +32,31 @@ pub enum FindError {
     Several(StepId, String),
 }
 
+/// What of a listed container tells one from another.
+#[derive(Debug)]
+pub struct Listed {
+    /// The runtime's id.
+    pub id: String,
+    /// Its sandbox's.
+    pub pod: String,
+    /// The step in its labels; empty where it has none.
+    pub step: String,
+    /// Whether it runs.
+    pub runs: bool,
+}
+
+impl Listed {
+    /// Of a container in the runtime's list.
+    pub fn of(container: &Container) -> Self {
+        Self {
+            id: container.id.clone(),
+            pod: container.pod_sandbox_id.clone(),
+            step: container.labels.get("step_id").cloned().unwrap_or_default(),
+            runs: container.state() == ContainerState::ContainerRunning,
+        }
+    }
+}
+
 /// The id of the one container of `step` that runs; of user `uid`, if that is known.
 ///
 /// # Errors

@@ -2,8 +2,9 @@
 //! same pod, that runs; and after the start, whether the runtime has obeyed.
 
 use super::{Learnt, prepared};
-use crate::cri::client::{Client, Detail, Listed};
+use crate::cri::client::{Client, Detail};
 use crate::cri::error::Class;
+use crate::cri::find::Listed;
 use crate::cri::{info, labels};
 use crate::spec::{ContainerSpec, StepSpec};
 use crate::step::event::Failure;
