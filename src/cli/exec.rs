@@ -131,7 +131,7 @@ async fn exec(options: &Options, node: &Node) -> Result<u8, ExecError> {
     let connection = connect(&client, options, &container).await?;
     let terminal = options.tty && options.interactive;
     let plan = Plan { stdin: options.interactive, terminal, close_at_end: false };
-    match pump::run(connection, plan, &output::say).await? {
+    match pump::run(connection, plan, Vec::new(), &output::say).await? {
         End::Program(Status::Exited(code)) => Ok(code),
         End::Program(Status::Failed(why)) => {
             output::say(&format!("cannot run the program in the container of step {}: {why}", options.step));

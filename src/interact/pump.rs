@@ -15,6 +15,10 @@ use tokio::time::{Instant, interval_at, timeout};
 
 /// Far below the 4 hours after which containerd and CRI-O give a silent client up.
 const KEEP_ALIVE: Duration = Duration::from_secs(30 * 60);
+/// Nothing comes for so long: the log, which is written at the same time, has what came before.
+const QUIET: Duration = Duration::from_millis(50);
+/// A program that never pauses is shown from here on; a line of it may be missing.
+const SETTLED: Duration = Duration::from_millis(500);
 /// The server's goodbye, and output still on its way, after a program's end.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
@@ -61,13 +65,45 @@ pub enum PumpError {
     Output(#[source] io::Error),
 }
 
-/// Moves everything over an open connection; `note` hears what a person should know.
+/// What a terminal's program is writing when we come, after its last whole line.
+///
+/// The log has every whole line, also those written before we came; so whoever shows the log
+/// goes on until this returns, and shows no more then. `None`: it has ended, and the log has all.
+///
+/// # Errors
+/// The connection broke.
+pub async fn settle(receiver: &mut Receiver) -> Result<Option<Vec<u8>>, PumpError> {
+    let (mut line, until) = (Vec::new(), Instant::now() + SETTLED);
+    while Instant::now() < until {
+        match timeout(QUIET, receiver.next()).await {
+            Err(_elapsed) => break,
+            Ok(Ok(Incoming::Stdout(bytes) | Incoming::Stderr(bytes))) => {
+                line.extend_from_slice(&bytes);
+                let whole = line.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+                line.drain(..whole);
+            }
+            Ok(Ok(Incoming::Ended(_) | Incoming::Closed)) => return Ok(None),
+            Ok(Err(error)) => return Err(error.into()),
+        }
+    }
+    Ok(Some(line))
+}
+
+/// Moves everything over an open connection, `first` of all what [`settle`] left; `note` hears what a person should know.
 ///
 /// # Errors
 /// [`PumpError`]; our terminal is as it was then, too.
-pub async fn run(connection: (Sender, Receiver), plan: Plan, note: &dyn Fn(&str)) -> Result<End, PumpError> {
+pub async fn run(
+    connection: (Sender, Receiver),
+    plan: Plan,
+    first: Vec<u8>,
+    note: &dyn Fn(&str),
+) -> Result<End, PumpError> {
     let (mut sender, mut receiver) = connection;
     let raw = if plan.terminal { Some(Raw::enter().map_err(PumpError::Terminal)?) } else { None };
+    if !first.is_empty() {
+        write(first, stdio::out_while_read).await?;
+    }
     // At once: each may have to wait for the other's progress.
     let end = tokio::select! {
         end = incoming(&mut receiver) => end,

@@ -45,11 +45,6 @@ impl Display {
         }
     }
 
-    /// Nobody else shows it after all.
-    pub fn resume(&self) {
-        let _ = self.commands.send(Command::Resume);
-    }
-
     /// The log is complete: shows the rest, unless it is held, and ends.
     ///
     /// Takes as long as the reader of our output does; the caller decides how
@@ -67,7 +62,6 @@ impl Display {
 #[derive(Debug)]
 enum Command {
     Hold(oneshot::Sender<()>),
-    Resume,
     Finish,
 }
 
@@ -90,7 +84,6 @@ async fn show(
                     held = true;
                     let _ = done.send(());
                 }
-                Some(Command::Resume) => held = false,
                 Some(Command::Finish) | None => break,
             },
             grown = show.grown(), if !held => grown.map_err(io::Error::other).map_err(failed)?,

@@ -273,11 +273,14 @@ async fn stream(
     let tty = matches!(manner, Manner::Terminal | Manner::Keys);
     let wanted = Wanted { stdin: true, stdout: shown_here, stderr: false, tty };
     let url = client.attach(container, wanted).await?;
-    let connection = session::open(&url, Protocol::WebSocket).await?;
-    // From here on the terminal's output comes by the connection.
+    let (sender, mut receiver) = session::open(&url, Protocol::WebSocket).await?;
+    let mut first = Vec::new();
     if let Some(display) = display.filter(|_| shown_here) {
+        let Some(line) = pump::settle(&mut receiver).await? else { return Ok(End::Closed) };
+        first = line;
+        // From here on the terminal's output comes by the connection.
         display.hold().await;
     }
     let plan = Plan { stdin: true, terminal: tty, close_at_end: !tty };
-    Ok(pump::run(connection, plan, say).await?)
+    Ok(pump::run((sender, receiver), plan, first, say).await?)
 }

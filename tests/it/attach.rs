@@ -148,7 +148,15 @@ fn exec_passes_input_output_and_the_exit_code() {
     });
 }
 
-/// Ends a job that was left, by a signal to the process that conducts it.
+/// Stops a job that was left.
+fn stop(node: &Node, step: &str) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_crane-supervisor"));
+    let output = command.args(["stop", "-C"]).arg(node.0.join("config.yaml")).arg(step).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    node.empty();
+}
+
+/// The same by a signal to the process that conducts it.
 fn end(node: &Node) {
     let pid = conductor(node);
     kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
@@ -265,6 +273,8 @@ fn a_terminals_process_that_is_killed_takes_its_job_along() {
 fn a_job_that_was_left_at_once_is_found_by_its_step() {
     on_each(|runtime| {
         let node = Node::on(runtime);
+        let left = node.detached("trap 'exit 0' TERM; while :; do sleep 0.05; done");
+        stop(&node, &left);
         let step = node.detached("echo from behind; exit 5");
         node.empty();
         let logs = Command::new(env!("CARGO_BIN_EXE_crane-supervisor"))

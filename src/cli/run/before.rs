@@ -89,9 +89,7 @@ fn conclude(over: Over, options: &Options, mut conductor: Child) -> u8 {
             0
         }
         Over::Left(step) => {
-            output::say(&format!(
-                "left; step {step} goes on: crane-supervisor logs -f {step}, crane-supervisor exec {step} -- CMD"
-            ));
+            output::say(&format!("left; step {step} goes on: see crane-supervisor logs -f, exec and stop"));
             0
         }
         // It was over before we looked: no failure to start it, and its logs are there.
