@@ -51,7 +51,6 @@ const RUN_BY: &[(&str, &str, &str)] = &[
     ),
     // Not run: no craned and no systemd here. The doubles of tests/it start a new craned under running steps.
     ("systemctl restart craned", "tests/it/e2e.rs", "fn the_end_is_reported_when_craned_is_back("),
-    ("echo hi | crane-supervisor run -i", "tests/it/attach.rs", "fn input_goes_in_and_its_end_is_told("),
     // How a package's tree is made.
     ("install -D -m 0755 target/release/crane-supervisor", "scripts/lib/package.sh", "install -D"),
     ("flock -n", "tests/it/documents.rs", "a_dead_step_is_cleared_by_the_guides_own_words"),
