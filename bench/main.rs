@@ -33,10 +33,14 @@ mod wait;
 use args::{Args, Part};
 use node::Node;
 use std::process::ExitCode;
+use std::time::Duration;
 use table::Table;
 
 /// What the benchmark can fail with: words for a person.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// After the disk is in step, the runtimes may still be busy.
+const SETTLING: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     match Args::read().and_then(|args| measure(&args)) {
@@ -58,6 +62,9 @@ fn measure(args: &Args) -> Result<()> {
 }
 
 async fn on_runtime(args: &Args, name: &str, endpoint: &str) -> Result<()> {
+    // The testbed has just unpacked its images: their writing is not ours.
+    nix::unistd::sync();
+    tokio::time::sleep(SETTLING).await;
     let node = Node::new(&args.binary, &args.dir, endpoint)?;
     let version = node.client.version().await?;
     let mut table = Table::new(&format!("{} {}", version.runtime_name, version.runtime_version));

@@ -15,6 +15,7 @@ pub mod display;
 pub mod escape;
 pub mod follow;
 pub mod line;
+pub mod own_line;
 pub mod print;
 pub mod resume;
 pub mod rotate;

@@ -60,8 +60,8 @@ pub struct Options {
     pub stream: Option<StreamName>,
 
     /// One JSON object for each line: time, stream, text; newline: false where the line had none at its end,
-    /// lossy: true where it was not UTF-8.
-    #[arg(long, conflicts_with_all = ["timestamps", "supervisor"])]
+    /// lossy: true where it was not UTF-8. With --supervisor: time, level, step, message, fields.
+    #[arg(long, conflicts_with = "timestamps")]
     pub json: bool,
 
     /// The supervisor's own log of the step instead.

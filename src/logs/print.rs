@@ -6,6 +6,7 @@
 
 use super::display::Piece;
 use super::line::Stream;
+use super::own_line;
 use super::stamp;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ pub enum Form {
     Raw,
     /// Each line after its time and a space.
     Timed,
-    /// Each line an object.
+    /// Each line an object; of our own log, its parts.
     Json,
     /// Not at all: they are only counted.
     Counted,
@@ -91,7 +92,7 @@ impl Printer {
         if begins {
             self.begin(&piece, out);
         }
-        let (line, form) = (&mut self.lines[at], self.form);
+        let (line, form, source) = (&mut self.lines[at], self.form, self.source);
         if !line.wanted {
             return;
         }
@@ -100,7 +101,7 @@ impl Printer {
             Form::Json => {
                 line.text.extend_from_slice(piece.bytes);
                 if !line.open || line.text.len() >= LONGEST_LINE {
-                    json(piece.stream, line, out);
+                    json(source, piece.stream, line, out);
                 }
             }
             Form::Counted => {}
@@ -141,25 +142,28 @@ impl Printer {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let line = &mut self.lines[stream as usize];
             if self.form == Form::Json && line.wanted && !line.text.is_empty() {
-                json(stream, line, out);
+                json(self.source, stream, line, out);
             }
         }
     }
 }
 
 /// Objects go to stdout, whatever stream they tell of.
-fn json(stream: Stream, line: &mut Line, out: &mut Pieces) {
+fn json(source: Source, stream: Stream, line: &mut Line, out: &mut Pieces) {
     let text = std::mem::take(&mut line.text);
     let complete = text.ends_with(b"\n");
     let text = text.strip_suffix(b"\n").unwrap_or(&text);
     let shown = String::from_utf8_lossy(text);
-    let object = serde_json::json!({
-        "time": String::from_utf8_lossy(&line.time),
-        "stream": match stream { Stream::Stdout => "stdout", Stream::Stderr => "stderr" },
-        "text": shown,
-        "newline": complete,
-        "lossy": shown.as_bytes() != text,
-    });
+    let object = match source {
+        Source::Supervisor => own_line::object(&shown),
+        Source::Container => serde_json::json!({
+            "time": String::from_utf8_lossy(&line.time),
+            "stream": match stream { Stream::Stdout => "stdout", Stream::Stderr => "stderr" },
+            "text": shown,
+            "newline": complete,
+            "lossy": shown.as_bytes() != text,
+        }),
+    };
     push(out, Stream::Stdout, format!("{object}\n").as_bytes());
 }
 

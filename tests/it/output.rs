@@ -278,6 +278,10 @@ fn logs_shows_an_ended_step_as_asked() {
         let (timed, _) = shown(&job, &["-t", "--since", time]);
         assert!(timed.starts_with(time) && timed.ends_with(" end"), "{timed}");
         assert_eq!(shown(&job, &["--until", "1h"]).0, "");
+        let (ours, _) = shown(&job, &["--supervisor", "--json"]);
+        let mut lines = ours.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let reported = lines.rfind(|line| line["message"] == "reported").unwrap();
+        assert!(reported["fields"]["tries"] == "1" && reported["level"] == "INFO", "{reported}");
         let (ours, _) = shown(&job, &["--supervisor", "--tail", "1"]);
         assert!(ours.contains("INFO") && ours.ends_with("done\n"), "{ours}");
         let missing = logs(&job, &["--tail", "x"]).output().unwrap();
