@@ -135,12 +135,12 @@ impl Spill {
         let mut was_open = false;
         loop {
             changed.notified().await;
-            let is_open = self.is_open() == Some(true);
-            if was_open && !is_open {
+            let is_open = self.is_open();
+            if was_open && is_open == Some(false) && self.is_fresh() {
                 sleep(SETTLE).await;
                 self.cut.fetch_or(self.is_cut().await, Ordering::Relaxed);
             }
-            was_open = is_open;
+            was_open = is_open == Some(true);
             let mut fifos = self.fifos.lock().await;
             for fifo in fifos.iter_mut().filter(|fifo| fifo.is_removed()) {
                 // Somebody may hold it open; then `finish` goes on.
@@ -151,13 +151,17 @@ impl Spill {
         }
     }
 
-    /// Whether a runtime that had more to read has gone in the middle of it.
+    /// Whether the container has printed just now.
+    fn is_fresh(&self) -> bool {
+        let written = fs::symlink_metadata(&self.log).and_then(|log| log.modified());
+        written.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < FRESH))
+    }
+
+    /// Whether the runtime that has closed the log had more to read. One that is back by now and
+    /// has it open again does not know what the one before had in hand.
     async fn is_cut(&self) -> bool {
-        let fresh = fs::symlink_metadata(&self.log).and_then(|log| log.modified());
-        let fresh = fresh.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < FRESH + SETTLE));
         let fifos = self.fifos.lock().await;
-        let cut =
-            fresh && self.is_open() == Some(false) && fifos.iter().any(|fifo| !fifo.is_removed() && fifo.is_written());
+        let cut = fifos.iter().any(|fifo| !fifo.is_removed() && fifo.is_written());
         if cut {
             tracing::warn!("the runtime went away while the container printed: some output may be missing");
         }

@@ -108,7 +108,7 @@ pub(super) async fn start(mut making: Making<'_>, id: String) -> Result<Learnt, 
         }
     }
     if let Some(pid) = init {
-        limits::settle(pid, &held.id, work)?;
+        limits::settle(pid, &held.id, work).await?;
     }
     granted::after(client, &held.id, &given).await?;
     if let Some(pid) = init.filter(|_| given.ranges.is_none()) {

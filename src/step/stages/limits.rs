@@ -5,15 +5,23 @@ use crate::exit_code;
 use crate::spec::{ContainerSpec, Resources};
 use crate::step::event::Failure;
 use crate::sys::cgroup::limits::{self, Limits, processors};
+use std::io;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
 
 /// The kernel rounds to pages, of 64 KiB at most.
 const PAGE: u64 = 64 << 10;
+/// Until its init has executed the program, threads of the OCI runtime in it have more
+/// capabilities than we, and the kernel lets us move none of such.
+const STARTING: Duration = Duration::from_secs(2);
+/// Between two tries meanwhile.
+const LOOK: Duration = Duration::from_millis(5);
 /// Rounding of a quota to microseconds.
 const QUOTA: f64 = 0.01;
 
 /// Checks the limits of a container's init and puts it where it belongs. One that has ended
 /// meanwhile missed nothing.
-pub(super) fn settle(pid: i32, container: &str, work: &ContainerSpec) -> Result<(), Failure> {
+pub(super) async fn settle(pid: i32, container: &str, work: &ContainerSpec) -> Result<(), Failure> {
     let failed = |reason: String| Err(Failure::new(exit_code::CGROUP_ERROR, reason));
     let Ok(found) = limits::of(pid, container) else { return Ok(()) };
     let missing = missing(&work.resources, &found);
@@ -25,10 +33,16 @@ pub(super) fn settle(pid: i32, container: &str, work: &ContainerSpec) -> Result<
         tracing::warn!("swap is not counted on this node: the limit of memory and swap together has no effect");
     }
     let Some(group) = &work.cpuset else { return Ok(()) };
-    match limits::move_cpuset(pid, container, group) {
-        Ok(_) => Ok(()),
-        Err(_) if limits::of(pid, container).is_err() => Ok(()),
-        Err(error) => failed(format!("cannot move the container into the job's cpuset {group}: {error}")),
+    let begun = Instant::now();
+    loop {
+        match limits::move_cpuset(pid, container, group) {
+            Ok(_) => return Ok(()),
+            Err(_) if limits::of(pid, container).is_err() => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && begun.elapsed() < STARTING => {
+                sleep(LOOK).await;
+            }
+            Err(error) => return failed(format!("cannot move the container into the job's cpuset {group}: {error}")),
+        }
     }
 }
 
