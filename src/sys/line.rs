@@ -1,8 +1,8 @@
 //! A connection that our guardian holds too, for a call that must not end with us.
 //!
 //! A server gives up a call whose caller hangs up, and not every server can: containerd 2,
-//! in the middle of StartContainer, keeps a task that it will neither start nor remove while
-//! the pod lives. So while such a call is under way and we are killed, the connection stays
+//! in the middle of StartContainer, keeps a task that it will neither start nor remove
+//! before its own restart. So while such a call is under way and we are killed, the connection stays
 //! up for a moment, and what the call made can be undone as usual. Knows no protocol.
 
 use nix::fcntl::OFlag;
