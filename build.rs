@@ -2,7 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = protox::compile(["crane.proto", "supervisor.proto", "cri.proto"], ["proto"])?;
+    let files = protox::compile(["crane.proto", "supervisor.proto", "cri.proto", "containerd.proto"], ["proto"])?;
     tonic_prost_build::configure()
         // Requests that carry environment values, arguments, credentials or tokens get no `Debug`.
         .skip_debug([

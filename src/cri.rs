@@ -20,5 +20,6 @@ pub mod pull;
 pub mod sandbox;
 pub mod start;
 pub mod streaming;
+pub mod task;
 pub mod watch;
 pub mod witness;

@@ -19,6 +19,12 @@ pub fn step_of_socket(name: &str) -> Option<StepId> {
     name.strip_prefix("step_")?.strip_suffix(".sock")?.parse().ok()
 }
 
+/// The name under which a control socket is made; it gets its own when it can be used.
+pub fn socket_in_the_making(socket: &Path) -> PathBuf {
+    let name = socket.file_name().unwrap_or_default();
+    socket.with_file_name(format!(".{}.new", name.display()))
+}
+
 /// Names the container log inside the pod's log directory (CRI `log_path`).
 pub fn container_log_name(id: StepId) -> String {
     format!("{id}.container.log")

@@ -4,6 +4,7 @@ use crate::cleanup::entry::Entry;
 use crate::cleanup::processes::{self, Unkillable};
 use crate::cri::client::{Client, has_exited, is_ours};
 use crate::cri::error::{Class, CriError};
+use crate::layout;
 use crate::mounts::table::{self, TableError};
 use crate::sys::cgroup;
 use std::cell::RefCell;
@@ -50,12 +51,26 @@ pub enum UndoError {
 /// First and longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 
+/// Between two looks for what a call that was cut off may still make.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
 /// Undoes `entries` until nothing is left. Endless: its caller has the patience.
 ///
-/// Looks again after `unsettled`, where an object may still appear.
+/// Looks again and again during `unsettled`, in which an object may still appear.
 ///
 /// `left` always holds what the last try left behind.
 pub async fn until_undone(client: &Client, entries: &[Entry], unsettled: Duration, left: &RefCell<Vec<String>>) {
+    until_gone(client, entries, left).await;
+    let mut rest = unsettled;
+    while !rest.is_zero() {
+        let pause = rest.min(LOOK_AGAIN);
+        sleep(pause).await;
+        rest -= pause;
+        until_gone(client, entries, left).await;
+    }
+}
+
+async fn until_gone(client: &Client, entries: &[Entry], left: &RefCell<Vec<String>>) {
     let mut pause = PAUSES.0;
     while let Err(errors) = undo(client, entries).await {
         left.replace(errors.iter().map(ToString::to_string).collect());
@@ -63,11 +78,6 @@ pub async fn until_undone(client: &Client, entries: &[Entry], unsettled: Duratio
         pause = (pause * 2).min(PAUSES.1);
     }
     left.take();
-    if !unsettled.is_zero() {
-        sleep(unsettled).await;
-        // Boxed: it is its own second half.
-        Box::pin(until_undone(client, entries, Duration::ZERO, left)).await;
-    }
 }
 
 /// Undoes `entries` once, all of them, last first.
@@ -119,7 +129,10 @@ pub async fn undo_one(client: &Client, entry: &Entry) -> Vec<UndoError> {
         }
         Entry::PodRecord { files } => files.iter().filter_map(|file| remove_file(file).err()).collect(),
         Entry::Socket { path } if is_served(path) => Vec::new(),
-        Entry::Socket { path } => remove_file(path).err().into_iter().collect(),
+        Entry::Socket { path } => {
+            let names = [path, &layout::socket_in_the_making(path)];
+            names.into_iter().filter_map(|name| remove_file(name).err()).collect()
+        }
     }
 }
 
@@ -135,7 +148,7 @@ pub async fn containers(client: &Client, labels: &HashMap<String, String>) -> Ve
     for container in found {
         // CRI-O spends the whole call on a container that still runs; a stop with no grace first is quick.
         let stopped = if has_exited(&container) { Ok(()) } else { client.stop(&container.id, Duration::ZERO).await };
-        let removed = client.remove(&container.id).await;
+        let removed = client.remove_ended(&container.id).await;
         let what = format!("container {}", container.id);
         errors.extend(problem(&what, stopped.and(removed)));
     }

@@ -4,6 +4,7 @@
 //! craned deletes the socket of a supervisor it believes dead, and a tidy-up of
 //! /tmp may take the whole directory.
 
+use crate::layout;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -63,14 +64,26 @@ pub fn check_directory(path: &Path) -> Result<(), SocketError> {
 /// Listens at `path`, for root only. What lies there is a dead step's: the caller
 /// holds the step's lock.
 ///
+/// Whoever finds the socket there finds it protected and answering: it gets its name last.
+///
 /// # Errors
 /// [`SocketError::Io`].
 pub fn listen(path: &Path) -> Result<UnixListener, SocketError> {
+    let unnamed = layout::socket_in_the_making(path);
+    remove(&unnamed)?;
+    let listener = UnixListener::bind(&unnamed).map_err(failed("listen at", &unnamed))?;
+    let named = name(&listener, &unnamed, path);
+    if named.is_err() {
+        drop(fs::remove_file(&unnamed));
+    }
+    named.map(|()| listener)
+}
+
+fn name(listener: &UnixListener, unnamed: &Path, path: &Path) -> Result<(), SocketError> {
+    fs::set_permissions(unnamed, Permissions::from_mode(0o600)).map_err(failed("protect", unnamed))?;
+    listener.set_nonblocking(true).map_err(failed("listen at", unnamed))?;
     remove(path)?;
-    let listener = UnixListener::bind(path).map_err(failed("listen at", path))?;
-    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed("protect", path))?;
-    listener.set_nonblocking(true).map_err(failed("listen at", path))?;
-    Ok(listener)
+    fs::rename(unnamed, path).map_err(failed("name", path))
 }
 
 /// Removes the socket; already gone is success.
@@ -148,7 +161,9 @@ mod tests {
     #[test]
     fn only_our_own_socket_is_removed() {
         let path = scratch("sock");
+        drop(UnixListener::bind(layout::socket_in_the_making(&path)).unwrap());
         let _listener = listen(&path).unwrap();
+        assert!(!layout::socket_in_the_making(&path).exists(), "one that was killed may have left it");
         let placed = Placed::at(&path);
         assert!(placed.is_there());
         let _successor = listen(&path).unwrap();
@@ -165,6 +180,7 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert!(listen(&path).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        assert!(!layout::socket_in_the_making(&path).exists(), "nothing is left of the attempt");
         fs::remove_file(&path).unwrap();
     }
 }

@@ -6,6 +6,7 @@
 use crate::channel;
 use crate::cri::api::image_service_client::ImageServiceClient;
 use crate::cri::api::runtime_service_client::RuntimeServiceClient;
+use crate::cri::api::tasks::tasks_client::TasksClient;
 use crate::cri::api::{
     AuthConfig, CgroupDriver, Container, ContainerConfig, ContainerFilter, ContainerState, ContainerStatusRequest,
     ContainerStatusResponse, CreateContainerRequest, ImageSpec, ListContainersRequest, ListPodSandboxRequest,
@@ -95,7 +96,8 @@ pub fn is_ours(pod: &PodSandbox) -> bool {
 pub struct Client {
     pub(super) runtime: RuntimeServiceClient<Channel>,
     pub(super) images: ImageServiceClient<Channel>,
-    /// Set while a start is under way on a connection that our guardian holds too.
+    pub(super) tasks: TasksClient<Channel>,
+    /// Set while something is made on a connection that our guardian holds too.
     busy: Option<Busy>,
     /// The limits in force.
     pub limits: Limits,
@@ -113,6 +115,7 @@ impl Client {
         let runtime_channel = channel::begun(first, runtime.path());
         let image_channel = if images == runtime { runtime_channel.clone() } else { channel::to_socket(images.path()) };
         Self {
+            tasks: TasksClient::new(runtime_channel.clone()),
             runtime: RuntimeServiceClient::new(runtime_channel).max_decoding_message_size(ANSWER_MAX),
             images: ImageServiceClient::new(image_channel).max_decoding_message_size(ANSWER_MAX),
             busy,
@@ -186,6 +189,7 @@ impl Client {
 
     /// Creates and starts a sandbox; returns its id.
     pub async fn run_pod(&self, config: &Config) -> Result<String, CriError> {
+        let _raised = self.busy.as_ref().map(Busy::raise);
         let mut client = self.runtime.clone();
         let request = RunPodSandboxRequest { config: Some(config.0.clone()), runtime_handler: String::new() };
         let answer =
@@ -260,6 +264,7 @@ impl Client {
 
     /// Creates a container in `pod`; returns its id. `pod_config` must be the pod's own.
     pub async fn create(&self, pod: &str, config: ContainerConfig, pod_config: &Config) -> Result<String, CriError> {
+        let _raised = self.busy.as_ref().map(Busy::raise);
         let mut client = self.runtime.clone();
         let request = CreateContainerRequest {
             pod_sandbox_id: pod.to_owned(),

@@ -213,7 +213,11 @@ impl Driver {
                 }
                 Action::Begin(stage) => self.begin(stage),
                 Action::Abandon => {
-                    let cut_off = self.underway.stage.clear();
+                    let stage = &mut self.underway.stage;
+                    // At the job's end we are gone before the runtime has cleaned up after a call
+                    // that is cut off: our guardian lets it finish, a reaper undoes what it made.
+                    let is_left = self.acquiring && self.machine.is_job_ending();
+                    let cut_off = if is_left { stage.forget() } else { stage.clear() };
                     self.unsettled |= cut_off && self.acquiring;
                 }
                 Action::Watch => self.watch(FirstLook::OnHint),
@@ -257,7 +261,7 @@ impl Driver {
 
     fn begin(&mut self, stage: Stage) {
         self.acquiring = match stage {
-            Stage::User | Stage::Mounts | Stage::Image => false,
+            Stage::User | Stage::Mounts | Stage::Image | Stage::Prologs => false,
             Stage::Pod => self.spec.kind == Kind::Pod,
             Stage::Create | Stage::Start => true,
         };

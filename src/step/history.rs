@@ -58,6 +58,7 @@ fn name(state: State) -> &'static str {
             Stage::Pod => "pod",
             Stage::Mounts => "mounts",
             Stage::Image => "image",
+            Stage::Prologs => "prologs",
             Stage::Create => "create",
             Stage::Start => "start",
         },

@@ -4,6 +4,7 @@
 //! that does not fit its state (a second ExecuteStep, a cancel while cleaning
 //! up, a late answer of an abandoned stage) changes nothing.
 
+mod overdue;
 mod status;
 
 use crate::outcome::{Cause, Outcome};
@@ -72,6 +73,11 @@ impl Machine {
     /// How it ended, once that is known.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.outcome.as_ref()
+    }
+
+    /// Whether craned has ended the job.
+    pub fn is_job_ending(&self) -> bool {
+        self.job_ending
     }
 
     /// Takes one event and says what to do.
@@ -160,7 +166,7 @@ impl Machine {
 
     fn stop_while_preparing(&mut self, stage: Stage, cause: Cause) -> Vec<Action> {
         match stage {
-            Stage::User | Stage::Pod | Stage::Mounts | Stage::Image => {
+            Stage::User | Stage::Pod | Stage::Mounts | Stage::Image | Stage::Prologs => {
                 let mut actions = vec![Action::Abandon];
                 actions.extend(self.finish(Outcome::Stopped { cause, end: None }));
                 actions
@@ -185,6 +191,11 @@ impl Machine {
         }
         let mut actions = self.begin_job_end();
         actions.extend(match self.state {
+            // As with a start: what is soon done leaves a clear state.
+            State::Preparing { stage: Stage::Pod, .. } => {
+                self.state = State::Preparing { stage: Stage::Pod, stop: Some(Cause::JobEnd) };
+                Vec::new()
+            }
             State::Preparing { .. } => {
                 let abandon = std::iter::once(Action::Abandon);
                 abandon.chain(self.finish(Outcome::Stopped { cause: Cause::JobEnd, end: None })).collect()
@@ -209,15 +220,18 @@ impl Machine {
             return Vec::new();
         }
         match (self.role, done, stop) {
-            (Role::Pod, Stage::User, _) => self.acquire(Acquisition::Pod, Stage::Pod),
-            (Role::Pod, Stage::Pod | Stage::Mounts | Stage::Image | Stage::Create | Stage::Start, _) => {
+            (Role::Pod, _, Some(cause)) => self.finish(Outcome::Stopped { cause, end: None }),
+            (Role::Pod, Stage::User, None) => self.acquire(Acquisition::Pod, Stage::Pod),
+            (Role::Pod, Stage::Pod, None) => self.next_stage(Stage::Prologs),
+            (Role::Pod, Stage::Mounts | Stage::Image | Stage::Prologs | Stage::Create | Stage::Start, None) => {
                 self.state = State::Running;
                 vec![Action::Report(Report::PodRunning)]
             }
             (Role::Container, Stage::User, _) => self.next_stage(Stage::Pod),
             (Role::Container, Stage::Pod, _) => self.acquire(Acquisition::Mounts, Stage::Mounts),
             (Role::Container, Stage::Mounts, _) => self.next_stage(Stage::Image),
-            (Role::Container, Stage::Image, _) => self.acquire(Acquisition::Container, Stage::Create),
+            (Role::Container, Stage::Image, _) => self.next_stage(Stage::Prologs),
+            (Role::Container, Stage::Prologs, _) => self.acquire(Acquisition::Container, Stage::Create),
             (Role::Container, Stage::Create, None) => self.acquire(Acquisition::Processes, Stage::Start),
             (Role::Container, Stage::Create, Some(cause)) => self.finish(Outcome::Stopped { cause, end: None }),
             (Role::Container, Stage::Start, None) => {
@@ -259,9 +273,9 @@ impl Machine {
             Some(cause) => Outcome::Stopped { cause, end: None },
             None => Outcome::Failed { code: failure.code, reason: failure.reason },
         };
-        let mut actions = match self.role {
-            Role::Pod => vec![Action::Report(Report::PodFailed(outcome.verdict()))],
-            Role::Container => Vec::new(),
+        let mut actions = match (self.role, stop) {
+            (Role::Pod, None) => vec![Action::Report(Report::PodFailed(outcome.verdict()))],
+            (Role::Pod, Some(_)) | (Role::Container, _) => Vec::new(),
         };
         actions.extend(self.finish(outcome));
         actions
@@ -335,55 +349,6 @@ impl Machine {
         }
         self.state = State::Reporting;
         vec![Action::Report(Report::Final(verdict))]
-    }
-
-    fn out_of_patience(&mut self, end: Option<Outcome>) -> Vec<Action> {
-        match self.state {
-            State::Preparing { stop: Some(cause), .. } => {
-                let mut actions = vec![Action::Abandon];
-                actions.extend(self.give_up(Outcome::Stopped { cause, end: None }));
-                actions
-            }
-            State::Stopping { cause, killed: false } if !self.job_ending => {
-                self.state = State::Stopping { cause, killed: true };
-                vec![Action::Kill, Action::Wait(self.patience.killed)]
-            }
-            State::Stopping { cause, .. } => self.give_up(Outcome::of_stop(cause, end)),
-            State::Collected => self.give_up_draining(),
-            State::CleaningUp => {
-                let mut actions = vec![Action::HandOver];
-                actions.extend(self.report());
-                actions
-            }
-            State::Ready
-            | State::Preparing { stop: None, .. }
-            | State::Running
-            | State::Holding
-            | State::Reporting
-            | State::Done => Vec::new(),
-        }
-    }
-
-    /// At the job's end a reaper does the rest; otherwise we still have time to.
-    fn give_up(&mut self, outcome: Outcome) -> Vec<Action> {
-        if !self.job_ending {
-            return self.finish(outcome);
-        }
-        let outcome = self.settle(outcome);
-        self.state = State::CleaningUp;
-        let mut actions = vec![Action::Keep(outcome), Action::HandOver];
-        actions.extend(self.report());
-        actions
-    }
-
-    fn give_up_draining(&mut self) -> Vec<Action> {
-        if !self.job_ending {
-            return self.clean_up();
-        }
-        self.state = State::CleaningUp;
-        let mut actions = vec![Action::HandOver];
-        actions.extend(self.report());
-        actions
     }
 
     fn delivered(&mut self) -> Vec<Action> {

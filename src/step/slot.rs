@@ -23,6 +23,11 @@ impl<T> Slot<T> {
         self.0.take().is_some()
     }
 
+    /// Leaves the work alone, for as long as this process lives; tells whether there was any.
+    pub fn forget(&mut self) -> bool {
+        self.0.take().map(std::mem::forget).is_some()
+    }
+
     /// Whether nothing is under way.
     pub fn is_free(&self) -> bool {
         self.0.is_none()

@@ -47,12 +47,12 @@ pub enum Learnt {
     User(Identity, Ahead),
     /// The job's pod.
     Pod(Rc<Pod>),
-    /// The job's pod, brought up by us, and what the prologs asked for.
-    PodUp(Box<Pod>, Effects),
     /// The container's mounts are staged.
     Mounted(Staged),
-    /// The runtime's id of the image, and what the prologs asked for.
-    Image(String, Effects),
+    /// The runtime's id of the image.
+    Image(String),
+    /// What the prologs asked for.
+    Prologs(Effects),
     /// The runtime's id of the container.
     Created(String),
     /// The container was started.
@@ -80,7 +80,7 @@ pub struct Found {
     pub mounts: Option<Rc<Staged>>,
     /// By [`Stage::Image`].
     pub image: Option<String>,
-    /// By the prologs: of a pod step with [`Stage::Pod`], else with [`Stage::Image`].
+    /// By [`Stage::Prologs`].
     pub effects: Rc<Effects>,
     /// By [`Stage::Create`].
     pub container: Option<String>,
@@ -111,14 +111,8 @@ impl Found {
                 self.pod = Some(pod);
                 self.ahead.pod = None;
             }
-            Learnt::PodUp(pod, effects) => {
-                self.pod = Some(Rc::from(pod));
-                self.effects = Rc::new(effects);
-            }
-            Learnt::Image(image, effects) => {
-                self.image = Some(image);
-                self.effects = Rc::new(effects);
-            }
+            Learnt::Image(image) => self.image = Some(image),
+            Learnt::Prologs(effects) => self.effects = Rc::new(effects),
             Learnt::Created(container) => self.container = Some(container),
             Learnt::Started(held) => {
                 // Another than was created, where that one could not start.
@@ -140,7 +134,7 @@ pub struct Context {
     pub found: Found,
     /// The programs around the step.
     pub hooks: Rc<Hooks>,
-    /// The user's look-up, for the first stage: begun before it was needed.
+    /// The user's look-up, for the first stage: begun before there was a second thread.
     pub look_up: Option<LookUp>,
     /// The kernel's report of ends, where its pidfds cannot tell them.
     pub exits: Option<Rc<ExitEvents>>,
@@ -155,14 +149,16 @@ pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> 
     let (client, spec) = (&client, &*spec);
     let work = spec.work.as_ref().map_err(|rejection| Failure::from(rejection.clone()))?;
     if stage == Stage::User {
-        let begun = look_up.unwrap_or_else(|| LookUp::begin(spec.uid, &spec.gids, spec.subids()));
+        let Some(begun) = look_up else { return Err(prepared("internal error: the user is looked up once")) };
         let (identity, ahead) = tokio::join!(user(begun), ahead::look(client, spec, work));
         return Ok(Learnt::User(identity?, ahead));
     }
     let work = match work {
+        // A pod's prologs are root's.
+        Work::Pod(_) if stage == Stage::Prologs => return hooks.prologs(spec, None).await.map(Learnt::Prologs),
         Work::Pod(pod) => {
             let pod = pod::run(client, spec, pod, found.ranges).await?;
-            return Ok(Learnt::PodUp(Box::new(pod), hooks.prologs(spec, None).await?));
+            return Ok(Learnt::Pod(Rc::new(pod)));
         }
         Work::Container(work) => work,
     };
@@ -172,13 +168,14 @@ pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> 
         (Stage::Mounts, Found { user: Some(user), pod: Some(pod), .. }) => {
             mounts::make(client, spec, work, &user, &pod.config).await
         }
-        (Stage::Image, Found { pod: Some(pod), user: Some(user), rules, ahead, .. }) => {
+        (Stage::Image, Found { pod: Some(pod), rules, ahead, .. }) => {
             let image = match ahead.image {
                 Some(image) if !rules.reauthorize => image,
                 Some(_) | None => image::bring(client, &work.image, rules, &pod.config).await?,
             };
-            Ok(Learnt::Image(image, hooks.prologs(spec, Some(&user)).await?))
+            Ok(Learnt::Image(image))
         }
+        (Stage::Prologs, Found { user: Some(user), .. }) => hooks.prologs(spec, Some(&user)).await.map(Learnt::Prologs),
         (
             Stage::Create | Stage::Start,
             Found {
@@ -214,7 +211,7 @@ pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> 
                 }
             }
         }
-        (Stage::User | Stage::Mounts | Stage::Image | Stage::Create | Stage::Start, _) => {
+        (Stage::User | Stage::Mounts | Stage::Image | Stage::Prologs | Stage::Create | Stage::Start, _) => {
             Err(prepared(format!("internal error: stage {stage:?} began out of order")))
         }
     }

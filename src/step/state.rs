@@ -13,6 +13,8 @@ pub enum Stage {
     Mounts,
     /// Have the image.
     Image,
+    /// Run the administrator's programs.
+    Prologs,
     /// Create the container.
     Create,
     /// Start it.

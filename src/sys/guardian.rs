@@ -73,17 +73,21 @@ impl Guardian {
 }
 
 /// Ends the process where a panic would unwind into the parent's code.
-struct NeverReturn;
+pub(super) struct NeverReturn;
 
 impl Drop for NeverReturn {
     fn drop(&mut self) {
-        end()
+        // SAFETY: ends this process at once; nothing of the parent's is flushed or run.
+        unsafe { libc::_exit(1) }
     }
 }
 
-fn end() -> ! {
-    // SAFETY: ends this process at once; nothing of the parent's is flushed or run.
-    unsafe { libc::_exit(1) }
+impl NeverReturn {
+    /// Ends it where nothing is wrong.
+    pub(super) fn end() -> ! {
+        // SAFETY: as above.
+        unsafe { libc::_exit(0) }
+    }
 }
 
 /// The whole life of a guardian.
@@ -110,7 +114,7 @@ fn guard(ward: &Process, orders: Orders) -> ! {
         let environment = [plain(format!("PATH={}", helper::SEARCH_PATH).into())];
         let _ = execve(&plain(helper::OURSELVES.into()), &arguments, &environment);
     }
-    end()
+    NeverReturn::end()
 }
 
 /// Writes `title` over our arguments, where /proc shows it.

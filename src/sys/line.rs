@@ -1,9 +1,9 @@
 //! A connection that our guardian holds too, for a call that must not end with us.
 //!
-//! A server gives up a call whose caller hangs up, and not every server can: containerd 2,
-//! in the middle of StartContainer, keeps a task that it will neither start nor remove
-//! before its own restart. So while such a call is under way and we are killed, the connection stays
-//! up for a moment, and what the call made can be undone as usual. Knows no protocol.
+//! A server gives up a call whose caller hangs up, and not every server can: containerd in the
+//! middle of RunPodSandbox forgets a shim that runs, in the middle of StartContainer it keeps a
+//! task that CRI cannot remove. So while such a call is under way and we are killed, the connection
+//! stays up for a while, and what the call made can be undone as usual. Knows no protocol.
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,8 +15,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Milliseconds for which a call may go on without us. A start takes about 100.
-const HOLD: u16 = 3000;
+/// Milliseconds for which a call may go on without us. A start takes about 100, a loaded node longer.
+const HOLD: u16 = 10_000;
+/// The same from the server's last word on: it was an answer, if perhaps not to that call.
+const ANSWERED: u16 = 3000;
+/// How many words of a server, 4 KiB each at most, put that off.
+const WORDS_MAX: u32 = 64;
 
 /// The connection, and the mark that a call is under way on it.
 #[derive(Debug)]
@@ -90,13 +94,26 @@ impl Held {
         [self.connection.as_raw_fd(), self.busy.as_raw_fd()]
     }
 
-    /// Keeps the connection up for 3 s if a call is under way, or until the server has gone.
+    /// Keeps the connection up if a call is under way: for 10 s, or until 3 s after the server's
+    /// last word, or until the server has gone.
     pub fn linger(&self) {
         // A hang-up there only says that we are dead.
         let busy = wait(self.busy.as_fd(), PollFlags::POLLIN, PollTimeout::ZERO);
-        if busy.is_some_and(|found| found.contains(PollFlags::POLLIN)) {
-            wait(self.connection.as_fd(), PollFlags::empty(), PollTimeout::from(HOLD));
+        if !busy.is_some_and(|found| found.contains(PollFlags::POLLIN)) {
+            return;
         }
+        let mut limit = HOLD;
+        for _word in 0..WORDS_MAX {
+            match wait(self.connection.as_fd(), PollFlags::POLLIN, PollTimeout::from(limit)) {
+                Some(found) if found == PollFlags::POLLIN && self.is_word() => limit = ANSWERED,
+                _ => return,
+            }
+        }
+    }
+
+    /// Takes what the server said, which nobody else will read; `false` at its end.
+    fn is_word(&self) -> bool {
+        read(&self.connection, &mut [0; 4096]).is_ok_and(|count| count > 0)
     }
 }
 
@@ -110,6 +127,7 @@ fn wait(fd: BorrowedFd<'_>, events: PollFlags, limit: PollTimeout) -> Option<Pol
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::os::unix::net::UnixListener;
     use std::time::{Duration, Instant};
 
@@ -133,7 +151,12 @@ mod tests {
         assert!(took() < quick, "the call is over");
         std::mem::forget(busy.raise());
         drop((stream, busy));
-        assert!(took() > quick, "the call goes on without its caller");
+        (&server).write_all(b"an answer").unwrap();
+        let after_a_word = took();
+        assert!(
+            after_a_word > quick && after_a_word < 12 * quick,
+            "{after_a_word:?}: the call goes on without its caller"
+        );
         drop(server);
         assert!(took() < quick, "the server has gone");
         std::fs::remove_file(&path).unwrap();

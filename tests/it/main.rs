@@ -18,6 +18,7 @@ mod cgroups;
 mod check;
 mod cleanup;
 mod control;
+mod cut_off;
 mod devices;
 mod documents;
 mod doubles;

@@ -203,6 +203,8 @@ impl Job {
         let mut step = self.container_with(1, &["sh", "-c", script], edit);
         step.execute();
         wait::holds("the container says ready", LONG, || self.runtime_log(1).ends_with(b"ready\n"));
+        // A start that is cut off now would end the container.
+        wait::holds("its start is answered", LONG, || self.supervisor_log(1).contains("to=Running"));
         step
     }
 

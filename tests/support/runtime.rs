@@ -190,7 +190,16 @@ impl Cri {
 
     /// The pods of `job`, by label.
     pub fn pods(&mut self, job: u32) -> Vec<PodSandbox> {
-        let filter = Some(PodSandboxFilter { label_selector: of_job(job), ..PodSandboxFilter::default() });
+        self.pods_with(of_job(job))
+    }
+
+    /// All pods.
+    pub fn all_pods(&mut self) -> Vec<PodSandbox> {
+        self.pods_with(HashMap::new())
+    }
+
+    fn pods_with(&mut self, label_selector: HashMap<String, String>) -> Vec<PodSandbox> {
+        let filter = Some(PodSandboxFilter { label_selector, ..PodSandboxFilter::default() });
         let reply = self.runtime.block_on(self.stub.list_pod_sandbox(ListPodSandboxRequest { filter }));
         reply.expect("ListPodSandbox").into_inner().items
     }

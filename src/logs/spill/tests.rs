@@ -39,7 +39,7 @@ impl Runtime {
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(future)
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), future).await.expect("it does not hang") })
 }
 
 fn soon() -> Instant {
@@ -72,6 +72,7 @@ fn what_is_taken_at_the_removal_makes_room_for_all_the_rest() {
         changed.notify_one();
         // The shim is done before anybody says that the container has ended.
         tokio::select! {
+            biased;
             () = spill.watch(&changed) => {}
             written = written => written.unwrap().unwrap(),
         }
@@ -120,6 +121,7 @@ fn a_runtime_that_vanishes_in_the_middle_is_noticed_and_the_rest_is_kept() {
             }
         };
         tokio::select! {
+            biased;
             () = spill.watch(&changed) => {}
             () = events => {}
         }

@@ -18,7 +18,7 @@ fn run(role: Role, events: &[Event]) -> (Machine, Vec<Action>) {
 }
 
 fn started() -> Vec<Event> {
-    let stages = [Stage::User, Stage::Pod, Stage::Mounts, Stage::Image, Stage::Create, Stage::Start];
+    let stages = [Stage::User, Stage::Pod, Stage::Mounts, Stage::Image, Stage::Prologs, Stage::Create, Stage::Start];
     std::iter::once(Event::Execute).chain(stages.map(Event::StageDone)).collect()
 }
 
@@ -98,10 +98,40 @@ fn a_pod_that_failed_is_told_at_once_and_again_at_the_jobs_end() {
 fn a_pod_whose_teardown_is_slow_is_handed_over_and_reported() {
     let (_, actions) = run(
         Role::Pod,
-        &[Event::StageDone(Stage::User), Event::StageDone(Stage::Pod), Event::Shutdown, Event::OutOfPatience(None)],
+        &[
+            Event::StageDone(Stage::User),
+            Event::StageDone(Stage::Pod),
+            Event::StageDone(Stage::Prologs),
+            Event::Shutdown,
+            Event::OutOfPatience(None),
+        ],
     );
     assert!(actions.contains(&Action::HandOver));
     assert_eq!(finals(&actions).len(), 1);
+}
+
+#[test]
+fn a_pod_in_the_making_is_let_finish_at_the_jobs_end_and_no_longer_than_craned_waits() {
+    let ending = [Event::StageDone(Stage::User), Event::Shutdown];
+    let (machine, actions) = run(Role::Pod, &ending);
+    assert!(!actions.contains(&Action::Abandon) && machine.is_job_ending());
+    let then = |event| run(Role::Pod, &[&ending[..], &[event]].concat()).1;
+    let made = then(Event::StageDone(Stage::Pod));
+    assert!(made.contains(&Action::Undo) && !made.contains(&Action::Begin(Stage::Prologs)), "{made:?}");
+    let failed = then(Event::StageFailed(Stage::Pod, failure()));
+    assert!(failed.contains(&Action::Undo), "{failed:?}");
+    assert!(!failed.iter().any(|action| matches!(action, Action::Report(Report::PodFailed(_)))), "{failed:?}");
+    let slow = then(Event::OutOfPatience(None));
+    assert!(slow.contains(&Action::Abandon) && slow.contains(&Action::HandOver), "{slow:?}");
+    assert_eq!(finals(&slow).len(), 1);
+}
+
+#[test]
+fn prologs_are_cut_off_at_the_jobs_end() {
+    let events = [Event::StageDone(Stage::User), Event::StageDone(Stage::Pod), Event::Shutdown];
+    let (machine, actions) = run(Role::Pod, &events);
+    assert!(actions.contains(&Action::Abandon));
+    assert_eq!(machine.state(), State::CleaningUp);
 }
 
 #[test]
@@ -149,8 +179,8 @@ fn a_lost_mount_stops_the_container_and_is_named() {
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
-    let stage =
-        prop::sample::select(vec![Stage::User, Stage::Pod, Stage::Mounts, Stage::Image, Stage::Create, Stage::Start]);
+    let stages = [Stage::User, Stage::Pod, Stage::Mounts, Stage::Image, Stage::Prologs, Stage::Create, Stage::Start];
+    let stage = prop::sample::select(stages.to_vec());
     let cause = prop::sample::select(vec![
         Cause::Cancelled,
         Cause::TimeLimit,

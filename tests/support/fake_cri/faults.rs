@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tonic::Code;
 
-/// The calls of both services.
+/// The calls of both services, and of containerd's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each is CRI's own call")]
 pub enum Method {
@@ -29,6 +29,8 @@ pub enum Method {
     PullImage,
     ListImages,
     ImageFsInfo,
+    TasksKill,
+    TasksDelete,
 }
 
 /// One thing that goes wrong with one call.

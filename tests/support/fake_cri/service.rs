@@ -5,6 +5,8 @@ use super::record::Calls;
 use super::world::World;
 use crane_supervisor::cri::api::image_service_server::{ImageService, ImageServiceServer};
 use crane_supervisor::cri::api::runtime_service_server::{RuntimeService, RuntimeServiceServer};
+use crane_supervisor::cri::api::tasks::tasks_server::{Tasks, TasksServer};
+use crane_supervisor::cri::api::tasks::{DeleteReply, DeleteTaskRequest, KillReply, KillRequest};
 use crane_supervisor::cri::api::*;
 use prost::Message;
 use std::convert::Infallible;
@@ -16,10 +18,11 @@ use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
 use tower::Service as _;
 
-/// Both services on one socket, told apart by the path of the call.
-pub fn both(
+/// All services on one socket, told apart by the path of the call.
+pub fn all(
     runtime: RuntimeServiceServer<Service>,
     images: ImageServiceServer<Service>,
+    tasks: Option<TasksServer<Service>>,
 ) -> impl tower::Service<
     http::Request<Body>,
     Response = http::Response<Body>,
@@ -30,8 +33,11 @@ pub fn both(
 + 'static {
     tower::service_fn(move |request: http::Request<Body>| {
         let (mut runtime, mut images) = (runtime.clone(), images.clone());
-        let for_images = request.uri().path().starts_with("/runtime.v1.ImageService/");
-        if for_images { images.call(request) } else { runtime.call(request) }
+        match (request.uri().path().split('/').nth(1), &tasks) {
+            (Some("runtime.v1.ImageService"), _) => images.call(request),
+            (Some("containerd.services.tasks.v1.Tasks"), Some(tasks)) => tasks.clone().call(request),
+            _ => runtime.call(request),
+        }
     })
 }
 
@@ -230,4 +236,22 @@ impl ImageService for Service {
         })
         .await
     }
+}
+
+#[tonic::async_trait]
+impl Tasks for Service {
+    async fn kill(&self, request: Request<KillRequest>) -> Reply<KillReply> {
+        in_cris_namespace(&request)?;
+        self.call(Method::TasksKill, request, |_, _, _| async { Ok(KillReply {}) }).await
+    }
+
+    async fn delete(&self, request: Request<DeleteTaskRequest>) -> Reply<DeleteReply> {
+        in_cris_namespace(&request)?;
+        self.call(Method::TasksDelete, request, |_, _, _| async { Ok(DeleteReply {}) }).await
+    }
+}
+
+fn in_cris_namespace<T>(request: &Request<T>) -> Result<(), Status> {
+    let named = request.metadata().get("containerd-namespace").is_some_and(|name| name == "k8s.io");
+    if named { Ok(()) } else { Err(Status::failed_precondition("namespace is required")) }
 }

@@ -1,0 +1,50 @@
+//! A container's task in containerd, for where CRI has lost sight of it.
+//!
+//! A StartContainer that is cut off between the task's creation and the question for its pid (seen
+//! on containerd 1.6.20 and 2.1.9: `failed to get task pid: context canceled`) leaves a container
+//! that CRI calls exited and cannot remove: `cannot delete running task`. Its pod cannot be removed
+//! either. containerd's own API, on the same socket, can end and forget the task.
+
+use crate::cri::api::tasks::{DeleteTaskRequest, KillRequest};
+use crate::cri::call::call;
+use crate::cri::client::Client;
+use crate::cri::error::{Class, CriError};
+use tonic::Request;
+use tonic::metadata::MetadataValue;
+
+/// That of all containers made over CRI.
+const NAMESPACE: &str = "k8s.io";
+
+impl Client {
+    /// Removes a container that has ended, where need be by way of its task.
+    ///
+    /// # Errors
+    /// RemoveContainer's.
+    pub async fn remove_ended(&self, id: &str) -> Result<(), CriError> {
+        let refused = match self.remove(id).await {
+            Err(error) if error.class() == Class::Permanent => error,
+            result => return result,
+        };
+        match self.forget_task(id).await {
+            Ok(()) => self.remove(id).await,
+            // No containerd, or no task: what it said first is what is wrong.
+            Err(_logged) => Err(refused),
+        }
+    }
+
+    async fn forget_task(&self, id: &str) -> Result<(), CriError> {
+        let limit = Some(self.limits.look);
+        let mut client = self.tasks.clone();
+        let request = KillRequest { container_id: id.to_owned(), signal: libc::SIGKILL as u32, all: true };
+        // Whether it still ran, Delete will tell.
+        let _ended = call("Tasks/Kill", limit, request, |r| async move { client.kill(named(r)).await }).await;
+        let mut client = self.tasks.clone();
+        let request = DeleteTaskRequest { container_id: id.to_owned() };
+        call("Tasks/Delete", limit, request, |r| async move { client.delete(named(r)).await }).await.map(drop)
+    }
+}
+
+fn named<T>(mut request: Request<T>) -> Request<T> {
+    request.metadata_mut().insert("containerd-namespace", MetadataValue::from_static(NAMESPACE));
+    request
+}
