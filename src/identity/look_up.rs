@@ -108,7 +108,7 @@ impl LookUp {
 }
 
 /// The child's work: asks NSS, finds ranges if there is a policy for them, answers in JSON.
-fn answer(uid: u32, gids: &[u32], subids: Option<&SubIdPolicy>) -> String {
+pub fn answer(uid: u32, gids: &[u32], subids: Option<&SubIdPolicy>) -> String {
     let answer = match ask(uid, gids) {
         Ok(Some((user, own_gid))) => with_ranges(user, own_gid, subids),
         Ok(None) => Answer::Unknown,
