@@ -40,6 +40,13 @@ pub fn segment(log: &Path, number: u64) -> PathBuf {
     name.into()
 }
 
+/// Where a container's log of an earlier run is set aside, its older files beside it as of any log.
+pub fn log_before(log: &Path) -> PathBuf {
+    let mut name = log.as_os_str().to_owned();
+    name.push(".before");
+    name.into()
+}
+
 /// The log directory of one node: `<CraneBaseDir>/supervisor`.
 #[derive(Clone, Debug)]
 pub struct LogDir(PathBuf);
@@ -156,6 +163,11 @@ impl StepDir {
     /// What is to be known to finish the user's copy, while there is one.
     pub fn copy(&self) -> PathBuf {
         self.0.join("copy")
+    }
+
+    /// The same of an earlier run, whose log is set aside.
+    pub fn copy_before(&self) -> PathBuf {
+        self.0.join("copy.before")
     }
 
     /// The final report while craned has not acknowledged it.

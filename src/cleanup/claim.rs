@@ -143,9 +143,9 @@ impl Claim {
 /// The first removal that failed.
 pub fn remove_dir(dir: &StepDir) -> Result<(), ClaimError> {
     // The lock last: whoever gets it meanwhile finds the name gone and starts over.
-    let (copy, outbox) = (dir.copy(), dir.outbox());
-    let unfinished = [&copy, &outbox].map(|file| files::temporary(file));
-    for file in unfinished.into_iter().chain([copy, outbox, dir.journal(), dir.lock()]) {
+    let written = [dir.copy(), dir.copy_before(), dir.outbox()];
+    let unfinished = written.each_ref().map(|file| files::temporary(file));
+    for file in unfinished.into_iter().chain(written).chain([dir.journal(), dir.lock()]) {
         match fs::remove_file(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(io_error("remove", &file)(error));

@@ -125,19 +125,27 @@ pub async fn reap(dir: &StepDir, unsettled: Duration, begin: Begin) -> Result<Re
     tracing::info!(step = %header.id(), entries = entries.len(), "undoing what the supervisor left");
     let left = RefCell::default();
     let work = async {
+        until_undone(&client, &entries, Duration::ZERO, &left).await;
+        // Before the looks: a successor may come meanwhile.
+        finish_copies(dir).await;
+        until_undone(&client, &entries, unsettled, &left).await;
+    };
+    let work = async {
         tokio::select! {
-            () = until_undone(&client, &entries, unsettled, &left) => Ended::Undone,
+            () = work => Ended::Undone,
             () = vanished(dir) => Ended::Needless,
         }
     };
     match timeout(REAP_LIMIT, work).await {
-        Ok(Ended::Undone) => {
-            resume::finish(&dir.copy()).await;
-            Ok(claim::remove_dir(dir).map(|()| Reaped::All)?)
-        }
+        Ok(Ended::Undone) => Ok(claim::remove_dir(dir).map(|()| Reaped::All)?),
         Ok(Ended::Needless) => Ok(Reaped::Elsewhere),
         Err(_elapsed) => Err(ReapError::Unfinished(dir.journal().display().to_string())),
     }
+}
+
+async fn finish_copies(dir: &StepDir) {
+    resume::finish_before(&dir.copy_before(), resume::LIMIT).await;
+    resume::finish(&dir.copy(), resume::LIMIT).await;
 }
 
 /// What a reaper with a time limit tells who started it, as JSON.
@@ -193,7 +201,7 @@ async fn undo_within(dir: &StepDir, limit: Duration) -> Result<Told, ReapError> 
             left.extend(running.iter().map(|error| (None, error.to_string())));
         }
         if left.is_empty() {
-            resume::finish(&dir.copy()).await;
+            finish_copies(dir).await;
             claim::remove_dir(dir)?;
             return Ok(Told::Undone);
         }

@@ -17,8 +17,8 @@ use crate::failpoint;
 use crate::handshake::{self, Answer, HandshakeError, NotTaken, Received};
 use crate::identity::look_up::LookUp;
 use crate::ids::StepId;
-use crate::layout::{self, LogDir, TempDir};
-use crate::logs::rotation;
+use crate::layout::{self, LogDir, StepDir, TempDir};
+use crate::logs::{resume, rotation};
 use crate::spec::{Kind, StepSpec};
 use crate::step::driver::Driver;
 use crate::step::hooks::Hooks;
@@ -190,7 +190,7 @@ fn take(spec: StepSpec, early: Early) -> Result<(Taken, Runtime), SuperviseError
     failpoint::pass(|| "before claim".into());
     let about = About { uid: Some(spec.uid), image: spec.container().map(|work| work.image.reference.clone()) };
     let mut claim = Claim::take(&spec.temp_dir, spec.id, spec.runtime.path(), &log, about)?;
-    let listener = match prepare_container_log(&spec).and_then(|()| listen(&spec, &mut claim)) {
+    let listener = match prepare_container_log(&spec, claim.dir()).and_then(|()| listen(&spec, &mut claim)) {
         Ok(listener) => listener,
         Err(error) => {
             claim.abandon();
@@ -224,11 +224,12 @@ fn open_log(spec: &StepSpec) -> Result<Telemetry, SuperviseError> {
 
 /// The output must be this run's and root's alone, and the file there before
 /// anyone follows it: runtimes append to what they find.
-fn prepare_container_log(spec: &StepSpec) -> Result<(), SuperviseError> {
+fn prepare_container_log(spec: &StepSpec, dir: &StepDir) -> Result<(), SuperviseError> {
     match spec.kind {
         Kind::Pod => Ok(()),
         Kind::PrimaryContainer | Kind::CommonContainer => {
             let log = spec.log_dir.container_log(spec.id);
+            resume::set_aside(&dir.copy(), &dir.copy_before());
             rotation::remove_older(&log);
             // An earlier run's would pass for ours.
             if let Err(error) = std::fs::remove_file(spec.log_dir.record(spec.id))

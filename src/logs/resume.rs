@@ -5,13 +5,16 @@
 //! of an earlier run of the step and makes them unlike any other; a file that the user has
 //! changed is left as it is. Called by `cleanup::reaper` once the container is gone, so that
 //! nobody writes to the log; what it needs to know is in a file of the step's directory from
-//! the copy's begin to its end. Never fails a clean-up: trouble is a warning.
+//! the copy's begin to its end. A successor, which makes the log anew, sets the old one aside
+//! and finishes its copy before it creates a container. Never fails a clean-up: trouble is a warning.
 
 use super::chain::Chain;
 use super::line::Record;
+use super::rotation;
 use super::sink::{Sink, SinkError, UserFile};
 use super::stamp;
 use super::watch::Watch;
+use crate::layout::{self, segment};
 use crate::sys::as_user::User;
 use crate::sys::files::{self, FilesError, Survives, UserFilePlace};
 use serde::{Deserialize, Serialize};
@@ -24,7 +27,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// How long the user's file system may take.
-const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(30);
+/// The same where a container waits for it.
+pub const SHORT_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of the user's file that are looked for: more than a record of any runtime's default has.
 const TAIL: usize = 24 * 1024;
 /// Bytes per read of the search.
@@ -86,15 +91,61 @@ enum ResumeError {
     Log { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Sink(#[from] SinkError),
+    #[error("cannot set the container's log {} aside: {source}", path.display())]
+    Aside { path: PathBuf, source: io::Error },
+    #[error("two earlier runs of the step owe a copy; only the first is finished")]
+    Twice,
     #[error("the end of {} is not in the container's log: it was changed", .0.display())]
     Changed(PathBuf),
 }
 
-/// Copies what the owner of the file at `path` could not, within 30 s; nothing where there is none.
+/// Sets the log aside whose copy the file at `copy` owes, and writes that down at `before`; nothing where
+/// there is none. Called before the container's log is made anew; a runtime may still write to the old one.
+pub fn set_aside(copy: &Path, before: &Path) {
+    let moved = read(copy).and_then(|owed| owed.map_or(Ok(()), |owed| move_aside(owed, before)));
+    if let Err(error) = moved {
+        warn(&error);
+    }
+    forget(copy);
+}
+
+fn move_aside(owed: Owed, before: &Path) -> Result<(), ResumeError> {
+    if before.exists() {
+        return Err(ResumeError::Twice);
+    }
+    let (log, aside) = (&owed.log, layout::log_before(&owed.log));
+    let files = (0..).take_while(|number| segment(log, *number).exists()).count() as u64;
+    Owed { log: aside.clone(), ..owed.clone() }.keep(before)?;
+    // The oldest first: without it the others would not be read.
+    for number in (0..files).rev() {
+        let path = segment(log, number);
+        fs::rename(&path, segment(&aside, number)).map_err(|source| ResumeError::Aside { path, source })?;
+    }
+    Ok(())
+}
+
+/// As [`finish`], for a log that was set aside, which then goes.
+pub async fn finish_before(path: &Path, limit: Duration) {
+    match read(path) {
+        Ok(None) => {}
+        Ok(Some(owed)) => {
+            finish(path, limit).await;
+            rotation::remove_older(&owed.log);
+            // Gone already is as well.
+            drop(fs::remove_file(&owed.log));
+        }
+        Err(error) => {
+            warn(&error);
+            forget(path);
+        }
+    }
+}
+
+/// Copies what the owner of the file at `path` could not, within `limit`; nothing where there is none.
 ///
 /// Must be called within the runtime, which must then be shut down in the background: a
 /// write that hangs is left behind on its thread.
-pub async fn finish(path: &Path) {
+pub async fn finish(path: &Path, limit: Duration) {
     let owed = match read(path) {
         Ok(Some(owed)) => owed,
         Ok(None) => return,
@@ -105,12 +156,12 @@ pub async fn finish(path: &Path) {
         Ok(watch) => Arc::new(watch),
         Err(source) => return warn(&ResumeError::Log { path: owed.log, source }),
     };
-    match timeout(LIMIT, tokio::task::spawn_blocking(move || copy(owed, watch))).await {
+    match timeout(limit, tokio::task::spawn_blocking(move || copy(owed, watch))).await {
         Ok(Ok(Ok(0))) => {}
         Ok(Ok(Ok(bytes))) => tracing::info!(bytes, "the user's copy of the output was finished"),
         Ok(Ok(Err(error))) => warn(&error),
         Ok(Err(error)) => tracing::error!(%error, "the user's copy of the output ends early"),
-        Err(_) => tracing::warn!(?LIMIT, "the user's copy of the output ends early: its file system does not answer"),
+        Err(_) => tracing::warn!(?limit, "the user's copy of the output ends early: its file system does not answer"),
     }
     forget(path);
 }

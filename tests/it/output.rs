@@ -104,6 +104,35 @@ fn a_supervisor_killed_amid_numbered_lines_leaves_a_whole_copy() {
     });
 }
 
+/// Nobody was there to do it before the step came again.
+#[test]
+fn a_successor_finishes_the_copy_before_its_own() {
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        let pod = job.pod();
+        let script = format!("echo ready; {}; sleep 300", count(1_000_000));
+        let mut step = job.container_with(1, &["sh", "-c", &script], |init| bounded(init, 1_000_000, 100));
+        step.execute();
+        wait::holds("lines are coming", LONG, || files(&job).len() > 1);
+        step.kill9_unguarded();
+        let mut step = job.container(&["echo", "second"]);
+        step.execute();
+        let report = job.ended(&mut step);
+        assert_eq!((report.exit_code, report.reason.as_str()), (0, ""), "{}", job.supervisor_log(1));
+        let output = job.output(1, "stdout");
+        let (first, second) = output.split_at(output.len() - "second\n".len());
+        assert_eq!(second, "second\n");
+        let lines = first.lines().count() as u32 - 1;
+        // The last line may be one that the kill cut.
+        assert!(lines > 0 && format!("ready\n{}", numbered(lines)).starts_with(first.trim_end()), "lines differ");
+        assert!(job.supervisor_log(1).contains("copy of the output was finished"), "there was nothing to finish");
+        let aside = |name: &str| name.contains(".before");
+        let names = std::fs::read_dir(&job.places().logs).unwrap().flatten().map(|file| file.file_name());
+        assert!(!names.into_iter().any(|name| aside(&name.to_string_lossy())), "the old log stays");
+        job.end_pod(pod);
+    });
+}
+
 /// What a killed runtime had in hand is gone; all else arrives once and in order.
 #[test]
 fn a_runtime_killed_amid_numbered_lines_loses_none_unsaid() {

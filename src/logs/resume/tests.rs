@@ -39,7 +39,7 @@ impl Step {
         let path = self.dir.path().join("copy");
         self.owed.keep(&path).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(finish(&path));
+        runtime.block_on(finish(&path, LIMIT));
         assert!(!path.exists());
         fs::read(&self.user).unwrap()
     }
@@ -52,6 +52,29 @@ fn records(from: u32, count: u32) -> String {
         writeln!(all, "2026-11-25T10:{:02}:{:02}.{number:06}Z stdout F line", second / 60, second % 60).unwrap();
         all
     })
+}
+
+#[test]
+fn a_log_that_is_set_aside_is_copied_to_its_end_and_goes() {
+    let whole = records(600, 3000).into_bytes();
+    let (old, new) = whole.split_at(whole.len() / 2);
+    let step = Step::new(&old[..1000]);
+    let (copy, before) = (step.dir.path().join("copy"), step.dir.path().join("copy.before"));
+    step.owed.keep(&copy).unwrap();
+    fs::write(segment(&step.owed.log, 1), old).unwrap();
+    fs::write(&step.owed.log, new).unwrap();
+    set_aside(&copy, &before);
+    assert!(!copy.exists() && !step.owed.log.exists() && !segment(&step.owed.log, 1).exists());
+    // The next run's log, and one more that was killed: the first is what is finished.
+    fs::write(&step.owed.log, "another").unwrap();
+    step.owed.keep(&copy).unwrap();
+    set_aside(&copy, &before);
+    assert_eq!(fs::read_to_string(&step.owed.log).unwrap(), "another");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(finish_before(&before, LIMIT));
+    assert_eq!(fs::read(&step.user).unwrap(), whole);
+    let aside = layout::log_before(&step.owed.log);
+    assert!(!before.exists() && !aside.exists() && !segment(&aside, 1).exists());
 }
 
 #[test]
@@ -105,7 +128,7 @@ fn a_link_in_its_place_a_foreign_note_and_no_note_harm_nobody() {
     assert_eq!(step.finished(), b"root's");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let note = step.dir.path().join("note");
-    runtime.block_on(finish(&note));
+    runtime.block_on(finish(&note, LIMIT));
     fs::write(&note, "no note").unwrap();
-    runtime.block_on(finish(&note));
+    runtime.block_on(finish(&note, LIMIT));
 }

@@ -3,6 +3,7 @@
 use super::Driver;
 use crate::cleanup::entry::Entry;
 use crate::cleanup::{perform, reaper};
+use crate::logs::resume;
 use crate::outcome::{Outcome, Verdict};
 use crate::report::outbox;
 use crate::step::action::Report;
@@ -41,6 +42,7 @@ impl Driver {
         self.underway.mounts.clear();
         let mounts = self.found.mounts.take();
         let left = Rc::clone(&self.left);
+        let before = self.claim.dir().copy_before();
         let patience = if self.found.held.is_some() { SERVED_UNDO } else { Duration::ZERO };
         // Beside the undoing: at the job's end there is hardly time for one after the other.
         let epilogs = hooks::at_end(&self.hooks, &self.spec, &self.found);
@@ -60,6 +62,8 @@ impl Driver {
             };
             tokio::join!(epilogs, undone);
             copied.await;
+            // Where none of ours was made.
+            resume::finish_before(&before, resume::SHORT_LIMIT).await;
             Event::CleanedUp
         });
     }

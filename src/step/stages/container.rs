@@ -10,6 +10,7 @@ use crate::cri::labels;
 use crate::cri::start::{self, Held, Naming};
 use crate::exit_code;
 use crate::identity::user::User;
+use crate::logs::resume;
 use crate::spec::{ContainerSpec, PodSpec, StepSpec};
 use crate::step::event::Failure;
 use crate::step::pod_record::Pod;
@@ -57,6 +58,8 @@ pub(super) async fn create(making: &Making<'_>) -> Result<String, Failure> {
         if attempt > 0 || !*none_left {
             clear_left(client, &selector).await?;
         }
+        // Nobody writes to it any more, and ours does not yet write to the same user's file.
+        resume::finish_before(&spec.temp_dir.step(spec.id).copy_before(), resume::SHORT_LIMIT).await;
         let config = container::config(spec.id, work, given, attempt);
         let error = match client.create(&pod.id, config, &pod.config).await {
             Ok(id) => return Ok(id),
