@@ -11,6 +11,7 @@ use crate::layout::StepDir;
 use crate::step::patience::UNSETTLED_REAPER;
 use crate::sys::guardian::{self, Guardian, Orders};
 use crate::sys::line::Held;
+use crate::sys::process;
 use std::io;
 
 /// Starts the guardian of step `id` with the directory `dir`, to hold `line` too. No other thread may exist yet.
@@ -25,7 +26,17 @@ pub fn start(id: StepId, dir: &StepDir, line: Option<Held>) -> io::Result<Guardi
         // The first thing a claim makes, and the last it removes.
         file: dir.path().to_owned(),
         arguments: std::iter::once(name).chain(arguments).collect(),
-        title: format!("crane-guardian: [{id}]"),
+        title: title(id),
         line,
     })
+}
+
+/// Whether the step has a guardian. Where its lock is free, that one lets a call finish and reaps then.
+pub fn lives(id: StepId) -> bool {
+    let title = title(id);
+    process::all().iter().any(|seen| seen.uid == 0 && seen.title == title)
+}
+
+fn title(id: StepId) -> String {
+    format!("crane-guardian: [{id}]")
 }

@@ -148,7 +148,7 @@ pub async fn containers(client: &Client, labels: &HashMap<String, String>) -> Ve
     for container in found {
         // CRI-O spends the whole call on a container that still runs; a stop with no grace first is quick.
         let stopped = if has_exited(&container) { Ok(()) } else { client.stop(&container.id, Duration::ZERO).await };
-        let removed = client.remove_ended(&container.id).await;
+        let removed = client.remove_anyway(&container.id).await;
         let what = format!("container {}", container.id);
         errors.extend(problem(&what, stopped.and(removed)));
     }

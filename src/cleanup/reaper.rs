@@ -3,6 +3,7 @@
 
 use crate::cleanup::claim::{self, ClaimError, Lock};
 use crate::cleanup::entry::{Entry, Header};
+use crate::cleanup::guardian;
 use crate::cleanup::journal::{self, JournalError};
 use crate::cleanup::perform::{still_running, undo_one, until_undone};
 use crate::cri::client::{Client, Limits};
@@ -180,6 +181,9 @@ async fn undo_within(dir: &StepDir, limit: Duration) -> Result<Told, ReapError> 
         return Ok(Told::Undone);
     }
     let (header, entries) = read(dir)?;
+    if guardian::lives(header.id()) {
+        return Ok(Told::Supervised);
+    }
     let runtime = Endpoint::parse(&header.runtime.to_string_lossy())?;
     let client = Client::new(&runtime, &runtime, limits_within(limit));
     tracing::info!(step = %header.id(), entries = entries.len(), "cleaning up what the supervisor left");

@@ -161,7 +161,7 @@ fn settle(spec: &StepSpec, answer: &Answer) -> Result<(Telemetry, Early), Superv
         tracing::warn!(%error, "no guardian: killed, this process would leave its clean-up to others");
     }
     if let Some(error) = problem {
-        tracing::debug!(%error, "no connection to the runtime yet; killed, this process would cut a start off");
+        tracing::debug!(%error, "no connection to the runtime yet; killed, this process would cut off what the runtime makes");
     }
     let exits = exits.unwrap_or_else(|error| {
         tracing::warn!(%error, "this kernel (before 6.15) will not tell how the container ends; only the runtime can");
@@ -336,12 +336,14 @@ async fn drive(taken: Taken) -> ExitCode {
     }
     let client = Client::on(line, &spec.runtime, &spec.images, limits);
     let hooks = Hooks::new(errand);
+    let making = client.clone();
     let (driver, first) = Driver::new(Parts { spec, client, claim, snapshot, requests, hooks, look_up, exits });
     let claim = driver.run(first).await;
     failpoint::pass(|| "step over".into());
     // The socket before the lock: a successor may claim the step right after.
     server.finish().await;
-    if let Some(guardian) = guardian.filter(|_| claim.as_ref().is_some_and(Claim::is_handed_over)) {
+    let is_needless = claim.as_ref().is_some_and(Claim::is_handed_over) && !making.is_making();
+    if let Some(guardian) = guardian.filter(|_| is_needless) {
         // One reaper is enough.
         guardian.dismiss();
     }

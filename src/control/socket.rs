@@ -64,7 +64,7 @@ pub fn check_directory(path: &Path) -> Result<(), SocketError> {
 /// Listens at `path`, for root only. What lies there is a dead step's: the caller
 /// holds the step's lock.
 ///
-/// Whoever finds the socket there finds it protected and answering: it gets its name last.
+/// Whoever finds the socket there can connect, and finds it protected: it gets its name last.
 ///
 /// # Errors
 /// [`SocketError::Io`].

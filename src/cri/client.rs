@@ -123,6 +123,11 @@ impl Client {
         }
     }
 
+    /// Whether something is being made that our guardian would let finish.
+    pub fn is_making(&self) -> bool {
+        self.busy.as_ref().is_some_and(Busy::is_raised)
+    }
+
     /// Makes a call that changes nothing, again and again while the runtime is away.
     ///
     /// # Errors

@@ -9,18 +9,23 @@ use crate::cri::api::tasks::{DeleteTaskRequest, KillRequest};
 use crate::cri::call::call;
 use crate::cri::client::Client;
 use crate::cri::error::{Class, CriError};
+use std::time::Duration;
+use tokio::time::sleep;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 
 /// That of all containers made over CRI.
 const NAMESPACE: &str = "k8s.io";
+/// How often a task that was killed is tried again, and how long after the last time.
+const DELETE_TRIES: u32 = 20;
+const DELETE_PAUSE: Duration = Duration::from_millis(50);
 
 impl Client {
-    /// Removes a container that has ended, where need be by way of its task.
+    /// Removes a container, where CRI refuses by way of its task.
     ///
     /// # Errors
     /// RemoveContainer's.
-    pub async fn remove_ended(&self, id: &str) -> Result<(), CriError> {
+    pub async fn remove_anyway(&self, id: &str) -> Result<(), CriError> {
         let refused = match self.remove(id).await {
             Err(error) if error.class() == Class::Permanent => error,
             result => return result,
@@ -38,9 +43,17 @@ impl Client {
         let request = KillRequest { container_id: id.to_owned(), signal: libc::SIGKILL as u32, all: true };
         // Whether it still ran, Delete will tell.
         let _ended = call("Tasks/Kill", limit, request, |r| async move { client.kill(named(r)).await }).await;
-        let mut client = self.tasks.clone();
-        let request = DeleteTaskRequest { container_id: id.to_owned() };
-        call("Tasks/Delete", limit, request, |r| async move { client.delete(named(r)).await }).await.map(drop)
+        let mut tries = DELETE_TRIES;
+        loop {
+            let mut client = self.tasks.clone();
+            let request = DeleteTaskRequest { container_id: id.to_owned() };
+            match call("Tasks/Delete", limit, request, |r| async move { client.delete(named(r)).await }).await {
+                // Its processes take a moment to end.
+                Err(error) if error.class() == Class::Permanent && tries > 0 => tries -= 1,
+                result => return result.map(drop),
+            }
+            sleep(DELETE_PAUSE).await;
+        }
     }
 }
 

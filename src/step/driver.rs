@@ -1,8 +1,8 @@
 //! The one loop of a supervisor: next event → machine → perform its actions.
 //!
 //! Everything under way lives in a slot here, at most one of its kind, and
-//! nowhere else; dropping a slot cancels the work. Only this loop changes the
-//! step's state.
+//! nowhere else; dropping a slot cancels the work, but for a call that is left to the
+//! guardian at the job's end. Only this loop changes the step's state.
 
 mod ending;
 
@@ -65,7 +65,7 @@ pub struct Driver {
     exits: Option<Rc<ExitEvents>>,
     /// The stage under way makes something.
     acquiring: bool,
-    /// A create was cut off: its object may still appear.
+    /// A call that makes something was cut off, or left to itself: its object may still appear.
     unsettled: bool,
     /// A clean-up that could not be handed over is still under way.
     owing: bool,
@@ -131,6 +131,9 @@ impl Driver {
     /// Turns what happened into the machine's words.
     fn take(&mut self, next: Next) -> Option<Event> {
         match next {
+            Next::Request(Some(Request::Event(Event::Shutdown))) if self.client.is_making() => {
+                Some(Event::ShutdownAmid)
+            }
             Next::Event(event) | Next::Request(Some(Request::Event(event))) => Some(event),
             Next::Request(Some(Request::ChangeLimits { limit, deadline })) => {
                 self.limits.change(limit, deadline);
@@ -216,7 +219,7 @@ impl Driver {
                     let stage = &mut self.underway.stage;
                     // At the job's end we are gone before the runtime has cleaned up after a call
                     // that is cut off: our guardian lets it finish, a reaper undoes what it made.
-                    let is_left = self.acquiring && self.machine.is_job_ending();
+                    let is_left = self.client.is_making() && self.machine.is_job_ending();
                     let cut_off = if is_left { stage.forget() } else { stage.clear() };
                     self.unsettled |= cut_off && self.acquiring;
                 }

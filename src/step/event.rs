@@ -39,6 +39,8 @@ pub enum Event {
     Stop(Cause),
     /// ShutdownSupervisor.
     Shutdown,
+    /// The same, while the runtime makes something that is better not cut off.
+    ShutdownAmid,
     /// A stage finished.
     StageDone(Stage),
     /// A stage failed.

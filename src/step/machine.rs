@@ -85,7 +85,8 @@ impl Machine {
         match event {
             Event::Execute => self.execute(),
             Event::Stop(cause) => self.stop(cause),
-            Event::Shutdown => self.shutdown(),
+            Event::Shutdown => self.shutdown(false),
+            Event::ShutdownAmid => self.shutdown(true),
             Event::StageDone(stage) => self.stage_done(stage),
             Event::StageFailed(stage, failure) => self.stage_failed(stage, failure),
             Event::MountLost(reason) => self.mount_lost(reason),
@@ -185,14 +186,14 @@ impl Machine {
         std::iter::once(Action::Stop { grace }).chain(self.wait(overdue)).collect()
     }
 
-    fn shutdown(&mut self) -> Vec<Action> {
+    fn shutdown(&mut self, making: bool) -> Vec<Action> {
         if self.role == Role::Container {
             return self.stop(Cause::JobEnd);
         }
         let mut actions = self.begin_job_end();
         actions.extend(match self.state {
             // As with a start: what is soon done leaves a clear state.
-            State::Preparing { stage: Stage::Pod, .. } => {
+            State::Preparing { stage: Stage::Pod, .. } if making => {
                 self.state = State::Preparing { stage: Stage::Pod, stop: Some(Cause::JobEnd) };
                 Vec::new()
             }

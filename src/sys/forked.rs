@@ -2,10 +2,10 @@
 //!
 //! For what may block or load libraries. Forked while one thread is all there is, so the
 //! child may do what any process may. It has one descriptor, the pipe for its answer, is
-//! killed when we end or lose interest, and never returns into our code.
+//! killed when we end or lose interest, has no environment, and never returns into our code.
 #![allow(unsafe_code)]
 
-use crate::sys::guardian::NeverReturn;
+use crate::sys::guardian::{NeverReturn, entitle};
 use crate::sys::helper::{HelperError, Output};
 use crate::sys::pidfd::Process;
 use crate::sys::{fds, privileges};
@@ -56,6 +56,9 @@ pub fn ask(name: &'static CStr, question: impl FnOnce() -> String) -> io::Result
 fn answer(parent: Pid, name: &CStr, pipe: OwnedFd, question: impl FnOnce() -> String) -> ! {
     let _never = NeverReturn;
     let _ = prctl::set_name(name);
+    entitle(name.to_str().unwrap_or_default());
+    // SAFETY: no other thread exists, and nobody holds a part of the environment.
+    unsafe { libc::clearenv() };
     // Our parent may have ended before we said so.
     if prctl::set_pdeathsig(Signal::SIGKILL).is_ok() && getppid() == parent {
         let _ = fds::silence_standard();
@@ -104,10 +107,9 @@ impl Drop for Asked {
             }
             drop(wait(child));
         };
-        match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(reap)),
-            // Before or after the loop nothing waits for us.
-            Err(_) => drop(wait(child)),
+        // Before or after the loop we end at once, and a child that does not is init's.
+        if let Ok(runtime) = Handle::try_current() {
+            drop(runtime.spawn(reap));
         }
     }
 }

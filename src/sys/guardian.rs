@@ -118,7 +118,7 @@ fn guard(ward: &Process, orders: Orders) -> ! {
 }
 
 /// Writes `title` over our arguments, where /proc shows it.
-fn entitle(title: &str) {
+pub(super) fn entitle(title: &str) {
     let Ok(stat) = procfs::process::Process::myself().and_then(|me| me.stat()) else { return };
     let (Some(start), Some(end)) = (stat.arg_start, stat.arg_end) else { return };
     let (Ok(start), Ok(end)) = (usize::try_from(start), usize::try_from(end)) else { return };

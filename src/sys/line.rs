@@ -14,13 +14,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-/// Milliseconds for which a call may go on without us. A start takes about 100, a loaded node longer.
-const HOLD: u16 = 10_000;
+/// How long a call may go on without us. A start takes about 100 ms, on a loaded node longer.
+const HOLD: Duration = Duration::from_secs(10);
 /// The same from the server's last word on: it was an answer, if perhaps not to that call.
-const ANSWERED: u16 = 3000;
-/// How many words of a server, 4 KiB each at most, put that off.
-const WORDS_MAX: u32 = 64;
+const ANSWERED: Duration = Duration::from_secs(3);
 
 /// The connection, and the mark that a call is under way on it.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Line {
 
 /// Set while a call is under way that must not be cut off; our guardian sees it.
 #[derive(Clone, Debug)]
-pub struct Busy(Arc<(OwnedFd, OwnedFd)>);
+pub struct Busy(Arc<(OwnedFd, OwnedFd, AtomicU32)>);
 
 /// While it lives, [`Busy`] is set.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Line {
         let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        Ok(Self { stream: stream.into(), busy: Busy(Arc::new((reader, writer))) })
+        Ok(Self { stream: stream.into(), busy: Busy(Arc::new((reader, writer, AtomicU32::new(0)))) })
     }
 
     /// The guardian's part of it.
@@ -62,7 +62,7 @@ impl Line {
     /// # Errors
     /// The errno of fcntl(2).
     pub fn held(&self) -> io::Result<Held> {
-        let (reader, _writer) = &*self.busy.0;
+        let (reader, ..) = &*self.busy.0;
         Ok(Held { connection: self.stream.as_fd().try_clone_to_owned()?, busy: reader.try_clone()? })
     }
 
@@ -78,12 +78,19 @@ impl Busy {
     pub fn raise(&self) -> Raised<'_> {
         // Fails only where 64 KiB of marks are unread.
         let _ = write(&self.0.1, b"!");
+        self.0.2.fetch_add(1, Ordering::Relaxed);
         Raised(self)
+    }
+
+    /// Whether it is set.
+    pub fn is_raised(&self) -> bool {
+        self.0.2.load(Ordering::Relaxed) > 0
     }
 }
 
 impl Drop for Raised<'_> {
     fn drop(&mut self) {
+        self.0.0.2.fetch_sub(1, Ordering::Relaxed);
         let _ = read(&self.0.0.0, &mut [0]);
     }
 }
@@ -94,17 +101,20 @@ impl Held {
         [self.connection.as_raw_fd(), self.busy.as_raw_fd()]
     }
 
-    /// Keeps the connection up if a call is under way: for 10 s, or until 3 s after the server's
-    /// last word, or until the server has gone.
+    /// Keeps the connection up if a call is under way: until 3 s after the server's last word, until
+    /// the server has gone, and for 10 s at most.
     pub fn linger(&self) {
         // A hang-up there only says that we are dead.
         let busy = wait(self.busy.as_fd(), PollFlags::POLLIN, PollTimeout::ZERO);
         if !busy.is_some_and(|found| found.contains(PollFlags::POLLIN)) {
             return;
         }
+        let end = Instant::now() + HOLD;
         let mut limit = HOLD;
-        for _word in 0..WORDS_MAX {
-            match wait(self.connection.as_fd(), PollFlags::POLLIN, PollTimeout::from(limit)) {
+        loop {
+            let rest = end.saturating_duration_since(Instant::now()).min(limit);
+            let rest = PollTimeout::try_from(rest).unwrap_or(PollTimeout::ZERO);
+            match wait(self.connection.as_fd(), PollFlags::POLLIN, rest) {
                 Some(found) if found == PollFlags::POLLIN && self.is_word() => limit = ANSWERED,
                 _ => return,
             }
@@ -129,7 +139,6 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::os::unix::net::UnixListener;
-    use std::time::{Duration, Instant};
 
     #[test]
     fn a_connection_lingers_only_while_a_call_is_under_way() {
@@ -148,8 +157,10 @@ mod tests {
         let quick = Duration::from_millis(500);
         assert!(took() < quick);
         drop(busy.raise());
+        assert!(!busy.is_raised());
         assert!(took() < quick, "the call is over");
         std::mem::forget(busy.raise());
+        assert!(busy.is_raised());
         drop((stream, busy));
         (&server).write_all(b"an answer").unwrap();
         let after_a_word = took();

@@ -103,6 +103,34 @@ fn a_pod_step_killed_at_any_moment_leaves_no_shim_that_its_runtime_forgot() {
     });
 }
 
+/// The shim is started by then, so a call that is cut off leaves it forgotten or half made.
+#[test]
+fn a_pod_in_the_making_is_let_finish_and_then_undone() {
+    on_each_alone(|runtime| {
+        let bed = Bed::of(runtime, Duration::ZERO);
+        for killed in [false, true] {
+            let job = Job::on(runtime);
+            let mark = job.places().root.join("begun");
+            bed.before_oci(&format!("case \" $* \" in *' create '*) touch {}; sleep 4 ;; esac", mark.display()));
+            let mut pod = job.start(&job.facts.pod_step());
+            wait::holds("the pod is in the making", LONG, || mark.exists());
+            if killed {
+                pod.kill9();
+                // It is the guardian's meanwhile, and not called clean.
+                cleaned(&job);
+                assert!(job.places().temp.join(format!("{}/steps/0", job.id())).exists(), "taken from the guardian");
+            } else {
+                pod.shut_down();
+                pod.wait_exit(Duration::from_secs(3));
+            }
+            bed.repair();
+            wait::holds("the pod came", LONG, || !runtime.cri().pods(job.id()).is_empty());
+            drop(job);
+        }
+        wait::holds("no shim was forgotten", LONG, || forgotten_shims(runtime).is_empty());
+    });
+}
+
 #[test]
 fn a_container_that_cri_cannot_remove_goes_by_way_of_its_task() {
     let fake = FakeCri::containerd();

@@ -36,7 +36,12 @@ impl Driver {
         // The socket answers until the end of the process, which removes it.
         let acquired = self.claim.journal.entries().iter();
         let entries: Vec<Entry> = acquired.filter(|entry| !matches!(entry, Entry::Socket { .. })).cloned().collect();
-        let unsettled = if self.unsettled { UNSETTLED } else { Duration::ZERO };
+        let unsettled = match () {
+            // Nobody took over what was left to itself.
+            () if self.unsettled && self.client.is_making() => UNSETTLED_REAPER,
+            () if self.unsettled => UNSETTLED,
+            () => Duration::ZERO,
+        };
         let copied = self.output.finish(UNDRAINED_LIMIT);
         self.underway.watch.clear();
         self.underway.mounts.clear();

@@ -112,7 +112,9 @@ fn a_pod_whose_teardown_is_slow_is_handed_over_and_reported() {
 
 #[test]
 fn a_pod_in_the_making_is_let_finish_at_the_jobs_end_and_no_longer_than_craned_waits() {
-    let ending = [Event::StageDone(Stage::User), Event::Shutdown];
+    let idle = run(Role::Pod, &[Event::StageDone(Stage::User), Event::Shutdown]).1;
+    assert!(idle.contains(&Action::Abandon) && idle.contains(&Action::Undo), "nothing is being made: {idle:?}");
+    let ending = [Event::StageDone(Stage::User), Event::ShutdownAmid];
     let (machine, actions) = run(Role::Pod, &ending);
     assert!(!actions.contains(&Action::Abandon) && machine.is_job_ending());
     let then = |event| run(Role::Pod, &[&ending[..], &[event]].concat()).1;
@@ -206,6 +208,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Execute),
         cause.prop_map(Event::Stop),
         Just(Event::Shutdown),
+        Just(Event::ShutdownAmid),
         stage.clone().prop_map(Event::StageDone),
         stage.prop_map(|stage| Event::StageFailed(stage, failure())),
         Just(Event::MountLost("bindfs ended".into())),
