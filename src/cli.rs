@@ -12,6 +12,7 @@ pub mod images;
 pub mod inspect;
 pub mod login;
 pub mod logs;
+pub mod lookup_user;
 pub mod node;
 pub mod output;
 pub mod ps;
@@ -109,6 +110,17 @@ enum Command {
     /// Turn into bindfs for a supervisor.
     #[command(hide = true)]
     ServeBindfs,
+    /// Look a user up for a supervisor.
+    #[command(hide = true)]
+    LookupUser {
+        /// Find the user's subordinate ids too, by this policy.
+        #[arg(long, value_name = "JSON")]
+        subids: Option<String>,
+        /// The user.
+        uid: u32,
+        /// The job's groups, primary first.
+        gids: Vec<u32>,
+    },
 }
 
 /// The whole command line as clap knows it: man pages and completions are made from it.
@@ -122,7 +134,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if arguments.first().is_some_and(serve::is_fusermount) {
         return helpers::fusermount();
     }
-    // A parser of all commands would stay in every step's memory.
+    // A step waits for this one: it goes past the parser.
+    if let Some((uid, gids)) = lookup_user::arguments(&arguments) {
+        return lookup_user::run(uid, &gids, None);
+    }
+    // Nor does craned's own: a parser of all commands would stay in every step's memory.
     if let Some((input, output)) = craneds(&arguments) {
         return supervise::run(Some(input), Some(output));
     }
@@ -167,6 +183,7 @@ fn dispatch(arguments: Arguments) -> ExitCode {
         Some(Command::HoldUserNamespace) => helpers::hold_user_namespace(),
         Some(Command::LockMounts { points }) => helpers::lock_mounts(&points),
         Some(Command::ServeBindfs) => helpers::serve_bindfs(),
+        Some(Command::LookupUser { subids, uid, gids }) => lookup_user::run(uid, &gids, subids.as_deref()),
         None if arguments.input_fd.is_none() && arguments.output_fd.is_none() => {
             output::say(&format!("nothing to do: name a command\n\n{}", Arguments::command().render_help()));
             ExitCode::from(USAGE)

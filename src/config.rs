@@ -1,6 +1,6 @@
 //! The node's configuration file, for the commands that a person starts.
 //!
-//! Supervising takes everything from craned's init message; only its look-up's child,
+//! Supervising takes everything from craned's init message; only its look-up's helper,
 //! and a step that is handed over, come here. `file` reads, `check` decides what is usable; neither changes anything.
 
 pub mod check;

@@ -5,7 +5,7 @@
 //! - `cli::supervise`: how craned starts us, and the order of settling in.
 //! - `spec`: the init message, checked; after it no field is foreign input.
 //! - `step`: the state machine and the one loop that performs its actions.
-//! - `identity`: the job's user and subordinate ids, looked up in a child.
+//! - `identity`: the job's user and subordinate ids, looked up in a helper.
 //! - `mounts`: host paths, opened as the user and staged by one of three engines.
 //! - `cri`: the runtime; `cri::watch` and `cri::witness`: how an end is learnt.
 //! - `cleanup`: journal before effect, and undoing.

@@ -12,7 +12,6 @@ pub mod exit_events;
 pub mod fd_passing;
 pub mod fds;
 pub mod files;
-pub mod forked;
 pub mod guardian;
 pub mod helper;
 pub mod lease;

@@ -146,13 +146,13 @@ fn settle(spec: &StepSpec, answer: &Answer) -> Result<(Telemetry, Early), Superv
     // Needs a privilege that is given up next.
     let exits = listen_for_ends(spec);
     let unsettled = privileges::settle();
-    // A name service takes its time: it may, while we get ready and craned comes to ExecuteStep.
-    let look_up = LookUp::begin(spec.uid, &spec.gids, spec.subids());
-    // Their place is here: our last moment alone, the log has a thread.
+    // Its place is here: our last moment alone, the log has a thread.
     let (connected, problem) = connect(spec).map_or_else(|error| (None, Some(error)), |made| (Some(made), None));
     let (line, held) = connected.unzip();
     let guardian = guardian::start(spec.id, &spec.temp_dir.step(spec.id), held);
     failpoint::pass(|| "guardian started".into());
+    // A name service takes its time: it may, while we get ready and craned comes to ExecuteStep.
+    let look_up = LookUp::begin(spec.uid, &spec.gids, spec.subids());
     let telemetry = open_log(spec)?;
     for problem in unsettled {
         tracing::warn!(%problem, "going on without");

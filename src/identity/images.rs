@@ -1,6 +1,6 @@
 //! What the node's administrator wants of pulls. Never what a user asks for.
 //!
-//! Runs in the look-up's child, as `privilege` does. A rule that protects holds when in
+//! Runs in the look-up's helper, as `privilege` does. A rule that protects holds when in
 //! doubt: a configuration that cannot be used and names it counts as setting it.
 
 use crate::config::Config;

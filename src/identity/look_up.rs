@@ -1,8 +1,9 @@
 //! The job's user as the node knows it, through NSS, and the user's subordinate ids.
 //!
 //! Clusters keep users in LDAP or SSSD: a look-up may block, and loads
-//! libraries; the files of subordinate ids have locks. So a child makes it, and
-//! a supervisor only reads the child's answer.
+//! libraries; the files of subordinate ids have locks. So it is made by a helper
+//! process (`crane-supervisor lookup-user`), and a supervisor only reads the
+//! helper's answer.
 
 use crate::config;
 use crate::identity::images;
@@ -11,8 +12,7 @@ use crate::identity::subid::file::Files;
 use crate::identity::subid::{self, Owner, Resolved};
 use crate::identity::user::{Identity, User};
 use crate::spec::SubIdPolicy;
-use crate::sys::forked::{self, Asked};
-use crate::sys::helper::HelperError;
+use crate::sys::helper::{self, HelperError, Started};
 use nix::unistd::{Gid, Uid, User as Passwd, getgrouplist};
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
@@ -39,10 +39,10 @@ pub enum UserError {
     /// No ranges for a user namespace; the text says which, and of whom.
     #[error("{reason}")]
     SubIds {
-        /// What the child found wrong.
+        /// What the helper found wrong.
         reason: String,
     },
-    /// The child failed.
+    /// The helper failed.
     #[error("cannot look up user {uid}: {source}")]
     Helper {
         /// The user id.
@@ -53,7 +53,7 @@ pub enum UserError {
     },
 }
 
-/// What the child says.
+/// What the helper prints.
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
     Found { identity: Identity, warnings: Vec<String> },
@@ -62,26 +62,33 @@ enum Answer {
     NoSubIds(String),
 }
 
-/// What `ps -e` shows of the child.
-const NAME: &std::ffi::CStr = c"crane-look-up";
+/// The command of our own binary that makes a look-up.
+pub const COMMAND: &str = "lookup-user";
+/// Its option for a [`SubIdPolicy`] in JSON.
+const SUBIDS: &str = "--subids";
 /// How long a name service may take.
 pub const LOOK_UP_LIMIT: Duration = Duration::from_secs(30);
 /// 65 536 group ids of ten digits.
 const ANSWER_MAX: u64 = 1 << 20;
 
-/// A look-up under way in a child; dropped, it is given up.
+/// A look-up under way in a helper; dropped, it is given up.
 #[derive(Debug)]
 pub struct LookUp {
     uid: u32,
-    child: Result<Asked, HelperError>,
+    helper: Result<Started, HelperError>,
 }
 
 impl LookUp {
     /// Begins a look-up. `gids` are craned's: primary group first. With a policy, ranges are found
-    /// too, and managed ones recorded in the node's files. No other thread may exist yet.
+    /// too, and managed ones recorded in the node's files.
     pub fn begin(uid: u32, gids: &[u32], subids: Option<&SubIdPolicy>) -> Self {
-        let child = forked::ask(NAME, || answer(uid, gids, subids));
-        Self { uid, child: child.map_err(|source| HelperError::Run { program: "the look-up".to_owned(), source }) }
+        let mut args = vec![COMMAND.to_owned()];
+        if let Some(policy) = subids {
+            args.extend([SUBIDS.to_owned(), serde_json::to_string(policy).unwrap_or_default()]);
+        }
+        args.push(uid.to_string());
+        args.extend(gids.iter().map(u32::to_string));
+        Self { uid, helper: helper::start(Path::new(helper::OURSELVES), &args) }
     }
 
     /// Waits for the answer; its warnings go to the log.
@@ -91,7 +98,7 @@ impl LookUp {
     pub async fn answer(self) -> Result<Identity, UserError> {
         let uid = self.uid;
         let failed = |source| UserError::Helper { uid, source };
-        let output = self.child.map_err(failed)?.output(LOOK_UP_LIMIT, ANSWER_MAX).await.map_err(failed)?;
+        let output = self.helper.map_err(failed)?.output(LOOK_UP_LIMIT, ANSWER_MAX).await.map_err(failed)?;
         match serde_json::from_slice(&output.stdout) {
             Ok(Answer::Found { identity, warnings }) => {
                 for problem in warnings {
@@ -102,13 +109,15 @@ impl LookUp {
             Ok(Answer::NoSubIds(reason)) => Err(UserError::SubIds { reason }),
             Ok(Answer::Unknown) => Err(UserError::Unknown { uid }),
             Ok(Answer::Failed(reason)) => Err(UserError::LookUp { uid, reason }),
-            Err(_) => Err(UserError::LookUp { uid, reason: format!("the look-up ended with {}", output.status) }),
+            Err(_) => {
+                Err(UserError::LookUp { uid, reason: format!("the look-up helper ended with {}", output.status) })
+            }
         }
     }
 }
 
-/// The child's work: asks NSS, finds ranges if there is a policy for them, answers in JSON.
-pub fn answer(uid: u32, gids: &[u32], subids: Option<&SubIdPolicy>) -> String {
+/// The helper's own work: asks NSS, finds ranges if there is a policy (JSON) for them, answers in JSON.
+pub fn answer(uid: u32, gids: &[u32], subids: Option<&str>) -> String {
     let answer = match ask(uid, gids) {
         Ok(Some((user, own_gid))) => with_ranges(user, own_gid, subids),
         Ok(None) => Answer::Unknown,
@@ -117,7 +126,7 @@ pub fn answer(uid: u32, gids: &[u32], subids: Option<&SubIdPolicy>) -> String {
     serde_json::to_string(&answer).unwrap_or_default()
 }
 
-fn with_ranges(user: User, own_gid: u32, subids: Option<&SubIdPolicy>) -> Answer {
+fn with_ranges(user: User, own_gid: u32, subids: Option<&str>) -> Answer {
     let (capabilities, problem) = privilege::kept(Path::new(config::DEFAULT_PATH));
     let (output_cap, about_cap) = privilege::output_cap(Path::new(config::DEFAULT_PATH));
     let (images, about_images) = images::rules(Path::new(config::DEFAULT_PATH));
@@ -126,8 +135,12 @@ fn with_ranges(user: User, own_gid: u32, subids: Option<&SubIdPolicy>) -> Answer
         warnings: warnings.into_iter().chain(problem).chain(about_cap).chain(about_images).collect(),
     };
     let Some(policy) = subids else { return found(user, None, Vec::new()) };
+    let policy = match serde_json::from_str::<SubIdPolicy>(policy) {
+        Ok(policy) => policy,
+        Err(error) => return Answer::Failed(format!("{SUBIDS}: {error}")),
+    };
     let owner = Owner { name: &user.name, uid: user.uid, gid: own_gid, job_gid: user.gid };
-    match subid::resolve(policy, &owner, &Files::default()) {
+    match subid::resolve(&policy, &owner, &Files::default()) {
         Ok(Resolved { ranges, warnings }) => found(user, Some(ranges), warnings),
         Err(error) => Answer::NoSubIds(error.to_string()),
     }
@@ -165,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_child_answers_for_root_and_for_nobody_known() {
+    fn the_helper_answers_for_root_and_for_nobody_known() {
         let root = found(0, &[]);
         assert_eq!((root.name.as_str(), root.gid), ("root", 0));
         assert!(matches!(serde_json::from_str(&answer(3_999_999_999, &[], None)), Ok(Answer::Unknown)));
@@ -180,12 +193,14 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_covers_nobody_is_told() {
+    fn a_policy_that_covers_nobody_or_is_none_is_told() {
         let nobody = SubIdPolicy::Managed { uids: Vec::new(), gids: Vec::new() };
-        let reason = match serde_json::from_str(&answer(0, &[], Some(&nobody))) {
+        let reason = match serde_json::from_str(&answer(0, &[], Some(&serde_json::to_string(&nobody).unwrap()))) {
             Ok(Answer::NoSubIds(reason)) => reason,
             other => panic!("{other:?}"),
         };
         assert!(reason.contains("user root: uid 0 is not covered by Container.SubId.UidMappings"), "{reason}");
+        let text = answer(0, &[], Some("{"));
+        assert!(matches!(serde_json::from_str(&text), Ok(Answer::Failed(reason)) if reason.starts_with("--subids: ")));
     }
 }

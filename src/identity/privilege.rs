@@ -2,7 +2,7 @@
 //! what the node's administrator wrote down. Never what a user asks for. And how much of
 //! its output is kept.
 //!
-//! Runs in the look-up's child, so that no supervisor carries a YAML parser's memory.
+//! Runs in the look-up's helper, so that no supervisor carries a YAML parser's memory.
 
 use crate::config::{Config, size};
 use std::fs;

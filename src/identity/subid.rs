@@ -1,7 +1,7 @@
 //! The subordinate ids of a job's user: what the pod's user namespace is made of.
 //!
 //! Managed ranges are computed and recorded in the node's files; unmanaged ones
-//! are read there. Blocks on locks and disks, so it runs in the look-up's child
+//! are read there. Blocks on locks and disks, so it runs in the look-up's helper
 //! process. Never gives a range that holds root, the user, or an account or
 //! group of the node's own files; accounts of LDAP or SSSD it cannot list.
 

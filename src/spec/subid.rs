@@ -3,12 +3,15 @@
 use super::Rejection;
 use crate::wire::crane::supervisor::InitSupervisorRequest;
 use crate::wire::crane::supervisor::init_supervisor_request::container_config::sub_id_config::Mapping;
+use serde::{Deserialize, Serialize};
 
-/// Mappings of one list.
+/// Mappings of one list. As JSON two such lists stay below the 128 KiB of one argument (execve(2)).
 const MAPPINGS_MAX: usize = 512;
 
 /// The administrator's choice, `Container: SubId:`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// A look-up's helper gets it as an argument; it holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SubIdPolicy {
     /// Computed from ids, and recorded in the node's files.
     Managed {
@@ -22,7 +25,7 @@ pub enum SubIdPolicy {
 }
 
 /// The ranges of `count` ids from `id` on: `size` subordinate ids each, the first one's from `start` on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubIdMapping {
     /// `Id`.
     pub id: u64,
@@ -119,11 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_with_too_many_mappings_is_refused() {
+    fn the_largest_policy_fits_into_an_argument() {
         let widest = Mapping { id: u64::MAX - 1, id_count: 1, subid_start: u64::MAX, subid_size: u64::MAX };
         let lists =
             |count| SubIdConfig { managed: true, uid_mappings: vec![widest; count], gid_mappings: vec![widest; count] };
-        assert!(SubIdPolicy::read(&init(Some(lists(MAPPINGS_MAX)))).is_ok());
+        let policy = SubIdPolicy::read(&init(Some(lists(MAPPINGS_MAX)))).unwrap();
+        let text = serde_json::to_string(&policy).unwrap();
+        assert!(text.len() < 128 * 1024, "{}", text.len());
+        assert_eq!(serde_json::from_str::<SubIdPolicy>(&text).unwrap(), policy);
         assert!(SubIdPolicy::read(&init(Some(lists(MAPPINGS_MAX + 1)))).is_err());
     }
 }

@@ -134,7 +134,7 @@ pub struct Context {
     pub found: Found,
     /// The programs around the step.
     pub hooks: Rc<Hooks>,
-    /// The user's look-up, for the first stage: begun before there was a second thread.
+    /// The user's look-up, for the first stage: begun before it was needed.
     pub look_up: Option<LookUp>,
     /// The kernel's report of ends, where its pidfds cannot tell them.
     pub exits: Option<Rc<ExitEvents>>,
@@ -149,7 +149,7 @@ pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> 
     let (client, spec) = (&client, &*spec);
     let work = spec.work.as_ref().map_err(|rejection| Failure::from(rejection.clone()))?;
     if stage == Stage::User {
-        let Some(begun) = look_up else { return Err(prepared("internal error: the user is looked up once")) };
+        let begun = look_up.unwrap_or_else(|| LookUp::begin(spec.uid, &spec.gids, spec.subids()));
         let (identity, ahead) = tokio::join!(user(begun), ahead::look(client, spec, work));
         return Ok(Learnt::User(identity?, ahead));
     }

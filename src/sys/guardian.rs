@@ -73,21 +73,17 @@ impl Guardian {
 }
 
 /// Ends the process where a panic would unwind into the parent's code.
-pub(super) struct NeverReturn;
+struct NeverReturn;
 
 impl Drop for NeverReturn {
     fn drop(&mut self) {
-        // SAFETY: ends this process at once; nothing of the parent's is flushed or run.
-        unsafe { libc::_exit(1) }
+        end()
     }
 }
 
-impl NeverReturn {
-    /// Ends it where nothing is wrong.
-    pub(super) fn end() -> ! {
-        // SAFETY: as above.
-        unsafe { libc::_exit(0) }
-    }
+fn end() -> ! {
+    // SAFETY: ends this process at once; nothing of the parent's is flushed or run.
+    unsafe { libc::_exit(1) }
 }
 
 /// The whole life of a guardian.
@@ -114,11 +110,11 @@ fn guard(ward: &Process, orders: Orders) -> ! {
         let environment = [plain(format!("PATH={}", helper::SEARCH_PATH).into())];
         let _ = execve(&plain(helper::OURSELVES.into()), &arguments, &environment);
     }
-    NeverReturn::end()
+    end()
 }
 
 /// Writes `title` over our arguments, where /proc shows it.
-pub(super) fn entitle(title: &str) {
+fn entitle(title: &str) {
     let Ok(stat) = procfs::process::Process::myself().and_then(|me| me.stat()) else { return };
     let (Some(start), Some(end)) = (stat.arg_start, stat.arg_end) else { return };
     let (Ok(start), Ok(end)) = (usize::try_from(start), usize::try_from(end)) else { return };
