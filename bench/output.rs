@@ -1,9 +1,12 @@
 //! A container that writes as fast as it can: does our copy keep up with the runtime, and at what price.
 //!
 //! Both logs are looked at while the container writes; the peer of CPU time is `cat`, which copies the
-//! same bytes once.
+//! same bytes once: while a second container writes in the same way, with nobody but the runtime to read
+//! it, and then alone. A processor that is shared makes both of them slower.
 
 use crate::Result;
+use crate::bare::Bare;
+use crate::init::Facts;
 use crate::node::{LIMIT, Node, as_on_a_node};
 use crate::processes;
 use crate::table::{Table, Values};
@@ -33,7 +36,9 @@ struct Round {
     /// Bytes of the log.
     bytes: u64,
     cpu: Duration,
-    cat: Duration,
+    /// `cat` beside such a container, and alone.
+    beside: Duration,
+    alone: Duration,
     private: f64,
 }
 
@@ -50,9 +55,11 @@ pub async fn flood(node: &Node, rounds: usize, mib: u32, table: &mut Table) -> R
     let behind = values(&|round| round.ours.as_secs_f64() / round.runtime.as_secs_f64());
     table.row("output: copied in, of the runtime's time", &behind, None, Some(1.0 / 0.95));
     let per_gb = |time: Duration, round: &Round| time.as_secs_f64() * 1e9 / round.bytes as f64;
-    let cats = values(&|round| per_gb(round.cat, round));
     let ours = values(&|round| per_gb(round.cpu, round));
-    table.row("output: CPU s per GB", &ours, Some(("cat", &cats)), Some(2.0 * cats.median()));
+    let beside = values(&|round| per_gb(round.beside, round));
+    table.row("output: CPU s per GB", &ours, Some(("cat beside a flood", &beside)), Some(2.0 * beside.median()));
+    let alone = values(&|round| per_gb(round.alone, round));
+    table.row("output: CPU s per GB", &ours, Some(("cat alone", &alone)), None);
     table.row("output: private KiB right after", &values(&|round| round.private), None, Some(1024.0));
     Ok(())
 }
@@ -80,10 +87,28 @@ async fn one(node: &Node, mib: u32) -> Result<Round> {
     let (cpu, private) = (cpu(step.pid())? - before, processes::look(step.pid())?.private);
     node.reports.wait(id, JobStatus::Completing).await?;
     timeout(LIMIT, step.ended()).await??;
+    let (bytes, other) = (size(&copy), node.places.cwd.join("by-cat"));
+    let beside = beside_a_flood(node, &job, &script, || cat(&copy, &other)).await?;
     node.end_pod(pod).await?;
-    let (bytes, cat) = (size(&copy), cat(&copy, &node.places.cwd.join("by-cat"))?);
+    let alone = cat(&copy, &other)?;
     std::fs::remove_file(copy)?;
-    Ok(Round { runtime: runtime - begun, ours: finished - begun, bytes, cpu, cat, private })
+    Ok(Round { runtime: runtime - begun, ours: finished - begun, bytes, cpu, beside, alone, private })
+}
+
+/// Does `work` while a container without a supervisor runs `script`.
+async fn beside_a_flood<T>(node: &Node, job: &Facts, script: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (client, id) = (node.new_client()?, StepId { job: job.job, step: 2 });
+    let log = node.places.logs.join(format!("{id}.container.log"));
+    std::fs::write(&log, "")?;
+    let init = as_on_a_node(job.container_step(2, &["sh", "-c", script]));
+    let container = Bare::new(job)?.start(&client, init, Vec::new()).await?;
+    until(|| size(&log) > 0).await;
+    let done = work();
+    let was_flooded = !ends(&log);
+    client.stop(&container, Duration::ZERO).await?;
+    client.remove(&container).await?;
+    std::fs::remove_file(&log)?;
+    if was_flooded { done } else { Err("the container wrote all before cat was done: ask for more MiB".into()) }
 }
 
 async fn until(mut done: impl FnMut() -> bool) -> Instant {

@@ -128,7 +128,7 @@ pub async fn reap(dir: &StepDir, unsettled: Duration, begin: Begin) -> Result<Re
     let work = async {
         until_undone(&client, &entries, Duration::ZERO, &left).await;
         // Before the looks: a successor may come meanwhile.
-        finish_copies(dir).await;
+        finish_copies(dir, resume::LIMIT).await;
         until_undone(&client, &entries, unsettled, &left).await;
     };
     let work = async {
@@ -144,9 +144,10 @@ pub async fn reap(dir: &StepDir, unsettled: Duration, begin: Begin) -> Result<Re
     }
 }
 
-async fn finish_copies(dir: &StepDir) {
-    resume::finish_before(&dir.copy_before(), resume::LIMIT).await;
-    resume::finish(&dir.copy(), resume::LIMIT).await;
+/// Each within `limit`.
+async fn finish_copies(dir: &StepDir, limit: Duration) {
+    resume::finish_before(&dir.copy_before(), limit).await;
+    resume::finish(&dir.copy(), limit).await;
 }
 
 /// What a reaper with a time limit tells who started it, as JSON.
@@ -205,7 +206,8 @@ async fn undo_within(dir: &StepDir, limit: Duration) -> Result<Told, ReapError> 
             left.extend(running.iter().map(|error| (None, error.to_string())));
         }
         if left.is_empty() {
-            finish_copies(dir).await;
+            let rest = end.saturating_duration_since(Instant::now());
+            finish_copies(dir, resume::LIMIT.min(rest / 2)).await;
             claim::remove_dir(dir)?;
             return Ok(Told::Undone);
         }

@@ -97,7 +97,7 @@ fn stop(options: &Options) -> Result<bool, StepsError> {
 
 /// Whether all are gone. The pods last: their containers would be killed with them.
 async fn stop_all(places: &Places, options: &Options) -> bool {
-    let asked: BTreeSet<StepId> = options.steps.iter().copied().collect();
+    let mut asked: BTreeSet<StepId> = options.steps.iter().copied().collect();
     let (pods, containers): (Vec<_>, Vec<_>) = asked.iter().copied().partition(|id| id.step == POD_STEP);
     let mut all = true;
     for turn in [containers, pods] {
@@ -108,7 +108,16 @@ async fn stop_all(places: &Places, options: &Options) -> bool {
             stops.spawn(async move { (id, stop_one(&places, order, &asked).await) });
         }
         while let Some(joined) = stops.join_next().await {
-            all &= joined.is_ok_and(|(id, result)| tell(id, result, options.json));
+            let Ok((id, result)) = joined else {
+                output::say("internal error: a stop crashed");
+                all = false;
+                continue;
+            };
+            // One that stays keeps its pod.
+            if result.is_err() {
+                asked.remove(&id);
+            }
+            all &= tell(id, result, options.json);
         }
     }
     all

@@ -16,6 +16,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How often a look at the files' names is repeated that a rotation may have disturbed.
 const LOOKS: u32 = 5;
@@ -39,6 +40,8 @@ pub struct Chain {
     offset: u64,
     watch: Arc<Watch>,
     gaps: u64,
+    /// Set when its reader is no longer wanted.
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl Chain {
@@ -60,7 +63,12 @@ impl Chain {
 
     fn at(path: &Path, file: File, watch: Arc<Watch>) -> io::Result<Self> {
         watch.turn_to(&file, Purpose::Reading)?;
-        Ok(Self { path: path.to_owned(), file, offset: 0, watch, gaps: 0 })
+        Ok(Self { path: path.to_owned(), file, offset: 0, watch, gaps: 0, stop: None })
+    }
+
+    /// The same, which ends as soon as `stop` is set.
+    pub fn until(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop: Some(stop), ..self }
     }
 
     /// The log.
@@ -155,6 +163,9 @@ impl Chain {
 impl Read for Chain {
     /// Reads on within this file; opens nothing, so also right while the thread acts as the user.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Ok(0);
+        }
         let count = self.file.read_at(buffer, self.offset)?;
         self.offset += count as u64;
         self.watch.note_read(self.offset);

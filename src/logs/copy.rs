@@ -244,8 +244,8 @@ async fn output<S: Sink>(
     };
     let copied = async {
         let copied = copy(work, &place.target, &to_copy, &mut whole).await.inspect_err(warn);
-        if copied.is_err() {
-            // The node's disk is bounded until the end whatever became of the copy.
+        // The node's disk is bounded until the end whatever became of the copy; it may have failed after that.
+        if copied.is_err() && !whole.is_terminated() {
             let _ = (&mut whole).await;
         }
         copied

@@ -8,7 +8,7 @@
 //! the copy's begin to its end. A successor, which makes the log anew, sets the old one aside
 //! and finishes its copy before it creates a container. Never fails a clean-up: trouble is a warning.
 
-use super::chain::Chain;
+use super::chain::{self, Chain};
 use super::line::Record;
 use super::rotation;
 use super::sink::{Sink, SinkError, UserFile};
@@ -22,7 +22,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -114,10 +114,11 @@ fn move_aside(owed: Owed, before: &Path) -> Result<(), ResumeError> {
         return Err(ResumeError::Twice);
     }
     let (log, aside) = (&owed.log, layout::log_before(&owed.log));
-    let files = (0..).take_while(|number| segment(log, *number).exists()).count() as u64;
+    let mut files: Vec<u64> = chain::numbers(log).collect();
+    files.reverse();
     Owed { log: aside.clone(), ..owed.clone() }.keep(before)?;
     // The oldest first: without it the others would not be read.
-    for number in (0..files).rev() {
+    for number in files {
         let path = segment(log, number);
         fs::rename(&path, segment(&aside, number)).map_err(|source| ResumeError::Aside { path, source })?;
     }
@@ -156,12 +157,18 @@ pub async fn finish(path: &Path, limit: Duration) {
         Ok(watch) => Arc::new(watch),
         Err(source) => return warn(&ResumeError::Log { path: owed.log, source }),
     };
-    match timeout(limit, tokio::task::spawn_blocking(move || copy(owed, watch))).await {
+    let given_up = Arc::<AtomicBool>::default();
+    let stop = Arc::clone(&given_up);
+    match timeout(limit, tokio::task::spawn_blocking(move || copy(owed, watch, stop))).await {
         Ok(Ok(Ok(0))) => {}
         Ok(Ok(Ok(bytes))) => tracing::info!(bytes, "the user's copy of the output was finished"),
         Ok(Ok(Err(error))) => warn(&error),
         Ok(Err(error)) => tracing::error!(%error, "the user's copy of the output ends early"),
-        Err(_) => tracing::warn!(?limit, "the user's copy of the output ends early: its file system does not answer"),
+        Err(_) => {
+            // What comes next may write to the same file.
+            given_up.store(true, Ordering::Relaxed);
+            tracing::warn!(?limit, "the user's copy of the output ends early: finishing it takes too long");
+        }
     }
     forget(path);
 }
@@ -180,7 +187,7 @@ fn read(path: &Path) -> Result<Option<Owed>, ResumeError> {
 }
 
 /// Bytes copied.
-fn copy(owed: Owed, watch: Arc<Watch>) -> Result<u64, ResumeError> {
+fn copy(owed: Owed, watch: Arc<Watch>, stop: Arc<AtomicBool>) -> Result<u64, ResumeError> {
     let Owed { log, cwd, dir_name, file_name, uid, gid, groups, cap } = owed;
     let place = UserFilePlace { cwd, dir_name, file_name };
     let target = place.path();
@@ -188,9 +195,15 @@ fn copy(owed: Owed, watch: Arc<Watch>) -> Result<u64, ResumeError> {
     sink.open()?;
     let tail = sink.tail(TAIL)?;
     let failed = |source| ResumeError::Log { path: log.clone(), source };
-    let mut chain = Chain::oldest(&log, watch).map_err(failed)?;
+    let begin = || Chain::oldest(&log, Arc::clone(&watch)).map(|chain| chain.until(Arc::clone(&stop))).map_err(failed);
+    let mut chain = begin()?;
+    // By time only where need be: clocks are set back.
     if !skip(&mut chain, &tail).map_err(failed)? {
-        return Err(ResumeError::Changed(target));
+        chain = begin()?;
+        let first = first_time(&mut chain).map_err(failed)?;
+        if !skip(&mut chain, ours(&tail, first)).map_err(failed)? {
+            return Err(ResumeError::Changed(target));
+        }
     }
     let copied = AtomicU64::new(0);
     loop {
@@ -203,12 +216,9 @@ fn copy(owed: Owed, watch: Arc<Watch>) -> Result<u64, ResumeError> {
     Ok(copied.load(Ordering::Relaxed))
 }
 
-/// Goes on to behind `tail`, the end of what was copied; false where the log does not have it.
-fn skip(chain: &mut Chain, tail: &[u8]) -> io::Result<bool> {
+/// Goes on to behind `needle`, the end of what was copied; false where the log does not have it.
+fn skip(chain: &mut Chain, needle: &[u8]) -> io::Result<bool> {
     let mut chunk = vec![0; CHUNK];
-    let count = chain.read_on(&mut chunk)?;
-    let needle = ours(tail, first_time(&chunk[..count]));
-    chain.step_back(count);
     let mut seen = Vec::new();
     while !needle.is_empty() {
         let count = chain.read_on(&mut chunk)?;
@@ -226,8 +236,12 @@ fn skip(chain: &mut Chain, tail: &[u8]) -> io::Result<bool> {
     Ok(true)
 }
 
-fn first_time(log: &[u8]) -> Option<Duration> {
-    log.split(|byte| *byte == b'\n').next().and_then(time_of)
+/// Of the chain's first record; reads nothing on.
+fn first_time(chain: &mut Chain) -> io::Result<Option<Duration>> {
+    let mut chunk = vec![0; CHUNK];
+    let count = chain.read_on(&mut chunk)?;
+    chain.step_back(count);
+    Ok(chunk[..count].split(|byte| *byte == b'\n').next().and_then(time_of))
 }
 
 fn time_of(line: &[u8]) -> Option<Duration> {

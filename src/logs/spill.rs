@@ -16,7 +16,7 @@ use crate::layout::segment;
 use crate::sys::{async_fd, lease};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -172,8 +172,9 @@ impl Spill {
     pub(super) async fn finish(&self, changed: &Notify, until: Instant) -> Spilled {
         while self.is_open() == Some(true) {
             if Instant::now() >= until {
-                // The copy says so.
-                return Spilled { saved: 0, missing: self.cut.load(Ordering::Relaxed) };
+                // What was taken cannot be added to a log that somebody writes.
+                let taken = self.fifos.lock().await.iter().any(|fifo| !fifo.kept.is_empty());
+                return Spilled { saved: 0, missing: taken || self.cut.load(Ordering::Relaxed) };
             }
             // Without inotify nobody tells of the close.
             let _ = timeout(SETTLE, changed.notified()).await;
@@ -189,13 +190,13 @@ impl Spill {
             missing |= !fifo.done || fifo.kept.len() >= MAX_KEPT;
         }
         let saved = fifos.iter().map(|fifo| fifo.kept.len() as u64).sum();
-        let records: Vec<u8> = fifos.drain(..).flat_map(|fifo| records(fifo.stream, &fifo.kept)).collect();
+        let taken: Vec<_> = fifos.drain(..).map(|fifo| (fifo.stream, fifo.kept)).collect();
         drop(fifos);
         if saved == 0 {
             return Spilled { saved, missing };
         }
         let log = self.log.clone();
-        let added = tokio::task::spawn_blocking(move || add(&log, &records)).await;
+        let added = tokio::task::spawn_blocking(move || add(&log, &taken)).await;
         match added.unwrap_or_else(|crashed| Err(io::Error::other(crashed))) {
             Ok(()) => {
                 tracing::info!(bytes = saved, "the runtime left output unread; it was added to the log");
@@ -226,33 +227,41 @@ fn warn(result: io::Result<()>) {
     }
 }
 
-fn add(log: &Path, records: &[u8]) -> io::Result<()> {
+fn add(log: &Path, taken: &[(&str, Vec<u8>)]) -> io::Result<()> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    OpenOptions::new().append(true).custom_flags(flags).open(log)?.write_all(records)
+    // Buffered: an empty line's record is forty times as long, and a program may have left millions.
+    let mut log = BufWriter::new(OpenOptions::new().append(true).custom_flags(flags).open(log)?);
+    let mut clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    for (stream, text) in taken {
+        write_records(&mut log, &mut clock, stream, text)?;
+    }
+    log.flush()
 }
 
 /// `text` as CRI's log has it; the first record may go on a line that the runtime cut.
-fn records(stream: &str, text: &[u8]) -> Vec<u8> {
-    let now = stamp::rfc3339_micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
-    let mut log = Vec::new();
+fn write_records(log: &mut impl Write, clock: &mut Duration, stream: &str, text: &[u8]) -> io::Result<()> {
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         let (line, ended) = line.strip_suffix(b"\n").map_or((line, false), |line| (line, true));
         let mut parts = line.chunks(MAX_TEXT).peekable();
         if parts.peek().is_none() {
-            record(&mut log, &now, stream, true, b"");
+            write_record(log, clock, stream, true, b"")?;
         }
         while let Some(part) = parts.next() {
-            record(&mut log, &now, stream, ended && parts.peek().is_none(), part);
+            write_record(log, clock, stream, ended && parts.peek().is_none(), part)?;
         }
     }
-    log
+    Ok(())
 }
 
-fn record(log: &mut Vec<u8>, time: &[u8], stream: &str, ended: bool, text: &[u8]) {
+fn write_record(log: &mut impl Write, clock: &mut Duration, stream: &str, ended: bool, text: &[u8]) -> io::Result<()> {
     let flag: &[u8] = if ended { b"F" } else { b"P" };
-    for part in [time, b" ", stream.as_bytes(), b" ", flag, b" ", text, b"\n"] {
-        log.extend_from_slice(part);
+    let time = stamp::rfc3339_micros(*clock);
+    // No two are alike: `resume` goes by that.
+    *clock += Duration::from_micros(1);
+    for part in [&time[..], b" ", stream.as_bytes(), b" ", flag, b" ", text, b"\n"] {
+        log.write_all(part)?;
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -211,6 +211,45 @@ impl Sink for Hung {
     }
 }
 
+/// As a network file system does that tells only then that there is no room.
+struct RefusesAtTheEnd;
+
+impl Sink for RefusesAtTheEnd {
+    fn open(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn copy_from(&mut self, source: &mut Chain, copied: &AtomicU64) -> Result<(), SinkError> {
+        super::super::sink::pump(source, std::io::sink(), copied).map_err(|_| unreachable!("a sink takes all"))
+    }
+
+    fn close(self) -> Result<(), SinkError> {
+        let full = std::io::Error::from_raw_os_error(libc::EDQUOT);
+        Err(SinkError::Close { path: "/home/user/7.out/1.node.log".into(), source: full })
+    }
+}
+
+#[test]
+fn a_copy_that_fails_at_the_very_end_is_said_and_no_more() {
+    let dir = Dir::new();
+    let source = dir.path().join("log");
+    std::fs::write(&source, "2026-11-25T10:00:00.000000001Z stdout F line\n").unwrap();
+    let summary = run(async {
+        let plan = plan(dir.path(), dir.path());
+        let copier = Copier::with_sink(
+            source.clone(),
+            dir.path().join("copy"),
+            plan.bounds,
+            plan.reopen,
+            Fifos::default(),
+            RefusesAtTheEnd,
+        );
+        copier.drain(Duration::from_secs(20)).await
+    });
+    let warning = summary.warning.expect("it is said");
+    assert!(warning.contains("cannot close /home/user/7.out/1.node.log"), "{warning}");
+}
+
 #[test]
 fn a_write_that_hangs_holds_up_neither_main_nor_the_end() {
     let dir = Dir::new();

@@ -55,6 +55,16 @@ fn records(from: u32, count: u32) -> String {
 }
 
 #[test]
+fn a_clock_that_was_set_back_doubles_nothing() {
+    let whole = [records(2000, 100), records(600, 3000)].concat().into_bytes();
+    for cut in [5000, 60_000, whole.len() - 1] {
+        let step = Step::new(&whole[..cut]);
+        fs::write(&step.owed.log, &whole).unwrap();
+        assert_eq!(step.finished(), whole, "cut at {cut}");
+    }
+}
+
+#[test]
 fn a_log_that_is_set_aside_is_copied_to_its_end_and_goes() {
     let whole = records(600, 3000).into_bytes();
     let (old, new) = whole.split_at(whole.len() / 2);

@@ -147,7 +147,11 @@ proptest! {
     fn records_are_the_text_again(text in prop::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..200), long in 0..3 * MAX_TEXT) {
         let text = [text, vec![b'y'; long]].concat();
         let mut again = Vec::new();
-        for record in records("stderr", &text).split_inclusive(|byte| *byte == b'\n') {
+        let (mut log, mut clock) = (Vec::new(), Duration::from_secs(1));
+        write_records(&mut log, &mut clock, "stderr", &text).unwrap();
+        let times: Vec<_> = log.split_inclusive(|byte| *byte == b'\n').map(|record| &record[..stamp::LENGTH]).collect();
+        prop_assert!(times.is_sorted_by(|one, next| one < next), "two records have one time");
+        for record in log.split_inclusive(|byte| *byte == b'\n') {
             let record = &record[stamp::LENGTH..];
             let (flag, text) = record.strip_prefix(b" stderr ").unwrap().split_at(2);
             again.extend_from_slice(if flag == b"F " { text } else { &text[..text.len() - 1] });
