@@ -1,7 +1,7 @@
 //! Undoing what a journal says, last first.
 
 use crate::cleanup::entry::Entry;
-use crate::cleanup::processes::{self, Unkillable};
+use crate::cleanup::processes::{self, EndError};
 use crate::cri::client::{Client, has_exited, is_ours};
 use crate::cri::error::{Class, CriError};
 use crate::layout;
@@ -30,7 +30,7 @@ pub enum UndoError {
     },
     /// Processes stay.
     #[error(transparent)]
-    Processes(#[from] Unkillable),
+    Processes(#[from] EndError),
     /// A cgroup stays.
     #[error("cannot remove cgroup {0}")]
     Cgroup(#[source] io::Error),

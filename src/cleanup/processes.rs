@@ -6,7 +6,7 @@
 
 use crate::sys::cgroup::kill;
 use crate::sys::process::{self, Stuck};
-use std::path::PathBuf;
+use std::io;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
@@ -30,6 +30,17 @@ pub struct Unkillable {
     named: Vec<Stuck>,
 }
 
+/// Processes may be left.
+#[derive(Debug, thiserror::Error)]
+pub enum EndError {
+    /// They do not end.
+    #[error(transparent)]
+    Unkillable(#[from] Unkillable),
+    /// Whether any are left cannot be told.
+    #[error("cannot tell whether processes of the container are left: /proc/self/mountinfo: {0}")]
+    Unknown(#[source] io::Error),
+}
+
 fn count(all: usize) -> String {
     if all == 1 { "a process".to_owned() } else { format!("{all} processes") }
 }
@@ -41,19 +52,19 @@ fn list(named: &[Stuck]) -> String {
 /// Ends everything in `groups`, in whichever hierarchy has them.
 ///
 /// # Errors
-/// [`Unkillable`] names what is still there after 2 s.
-pub async fn end(groups: &[String]) -> Result<(), Unkillable> {
+/// [`EndError`]; names what is still there after 2 s.
+pub async fn end(groups: &[String]) -> Result<(), EndError> {
     let begun = Instant::now();
     loop {
         // Anew each time: a process may make groups.
-        let dirs = directories(groups);
+        let dirs = kill::directories(groups).map_err(EndError::Unknown)?;
         let left = kill::members(&dirs);
         if left.is_empty() {
             return Ok(());
         }
         if begun.elapsed() > GOING {
             let named = left.iter().take(NAMED).map(|pid| process::stuck(*pid)).collect();
-            return Err(Unkillable { all: left.len(), named });
+            return Err(Unkillable { all: left.len(), named }.into());
         }
         if begun.elapsed() > STUBBORN {
             kill::kill_frozen(&dirs)
@@ -66,17 +77,16 @@ pub async fn end(groups: &[String]) -> Result<(), Unkillable> {
 
 /// Kills everything in `groups` once, without waiting.
 pub fn kill_now(groups: &[String]) {
-    kill::kill(&directories(groups));
+    match kill::directories(groups) {
+        Ok(dirs) => kill::kill(&dirs),
+        Err(error) => tracing::warn!(%error, "cannot find the container's processes"),
+    }
 }
 
 /// Removes the empty groups that a runtime left behind.
 pub fn forget(groups: &[String]) {
-    kill::remove(&directories(groups));
-}
-
-/// Nothing can be there without a mount table.
-fn directories(groups: &[String]) -> Vec<PathBuf> {
-    kill::directories(groups).unwrap_or_default()
+    // They stay, empty.
+    kill::remove(&kill::directories(groups).unwrap_or_default());
 }
 
 #[cfg(test)]

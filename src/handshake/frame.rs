@@ -5,6 +5,7 @@
 //! with what really arrives and never with what was announced. Called by the
 //! supervising side for the init message and by `local`, which plays craned.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 
 /// The longest message we read: an init message is some kilobytes, with a very
@@ -58,12 +59,17 @@ pub enum FrameError {
     },
 }
 
-/// One frame, as it was written.
-#[derive(Debug)]
+/// One frame, as it was written. Its debug form has no byte of it: passwords are in it.
 pub struct Frame {
     bytes: Vec<u8>,
     /// Where the message begins.
     begin: usize,
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame of {} bytes", self.bytes.len())
+    }
 }
 
 impl Frame {

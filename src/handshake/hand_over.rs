@@ -10,6 +10,7 @@ use crate::handshake::Answer;
 use crate::ids::StepId;
 use crate::sys::refeed;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, RawFd};
@@ -60,8 +61,7 @@ pub enum HandOverError {
     },
 }
 
-/// A step for the process supervisor.
-#[derive(Debug)]
+/// A step for the process supervisor. Its debug form has no byte of the message: passwords are in it.
 pub struct HandOver {
     /// Which step.
     pub id: StepId,
@@ -69,6 +69,12 @@ pub struct HandOver {
     pub(super) frame: Vec<u8>,
     /// Where craned wrote it.
     pub(super) input: RawFd,
+}
+
+impl fmt::Debug for HandOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HandOver of step {}, {} bytes", self.id, self.frame.len())
+    }
 }
 
 impl HandOver {

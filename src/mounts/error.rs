@@ -42,6 +42,9 @@ pub enum MountError {
     /// The node's processes.
     #[error("mount source {}: it is of the node's /proc, which no container is shown", .0.display())]
     Proc(PathBuf),
+    /// The node's cgroups.
+    #[error("mount source {}: it is a part of the node's cgroups, which no container is shown", .0.display())]
+    Cgroup(PathBuf),
     /// Anything else the kernel said.
     #[error("cannot open mount source {} as user {user}: {source}", path.display())]
     Open {

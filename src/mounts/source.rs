@@ -8,7 +8,7 @@ use crate::sys::as_user::{AsUser, User};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{SFlag, fstat};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{AccessFlags, faccessat};
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -49,8 +49,10 @@ fn open(_user: &AsUser, path: &Path, name: &str) -> Result<Source, MountError> {
     let pinned = openat2(AT_FDCWD, path, how).map_err(|errno| explain(errno, path, name))?;
     let kind = kind(&pinned, path).map_err(|errno| explain(errno, path, name))?;
     let Some(kind) = kind else { return Err(MountError::Kind(path.to_owned())) };
-    if fstatfs(&pinned).is_ok_and(|stat| stat.filesystem_type() == PROC_SUPER_MAGIC) {
-        return Err(MountError::Proc(path.to_owned()));
+    match fstatfs(&pinned).map(|stat| stat.filesystem_type()) {
+        Ok(PROC_SUPER_MAGIC) => return Err(MountError::Proc(path.to_owned())),
+        Ok(CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC) => return Err(MountError::Cgroup(path.to_owned())),
+        Ok(_) | Err(_) => {}
     }
     let wanted = match kind {
         Kind::Directory => AccessFlags::R_OK | AccessFlags::X_OK,
@@ -129,6 +131,8 @@ mod tests {
         assert!(matches!(try_open(Path::new("/dev/null")), Err(MountError::Kind(_))));
         assert!(matches!(try_open(Path::new("/proc/self/root/etc")), Err(MountError::Open { .. })));
         assert!(matches!(try_open(Path::new("/proc/sys")), Err(MountError::Proc(_))));
+        let hierarchy = crate::sys::cgroup::hierarchies().unwrap().remove(0).mount;
+        assert!(matches!(try_open(&hierarchy), Err(MountError::Cgroup(_))));
         fs::remove_dir_all(dir).unwrap();
     }
 }

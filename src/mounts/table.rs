@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -50,7 +51,8 @@ fn failed<'a>(verb: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Table
 /// The first thing that stays; the rest is still undone.
 pub async fn clear(dirs: &[PathBuf], group: Option<&str>) -> Result<(), TableError> {
     let mut first = Ok(());
-    for point in points_below(dirs)? {
+    let dirs: Vec<PathBuf> = dirs.iter().filter_map(|dir| ours(dir)).collect();
+    for point in points_below(&dirs)? {
         failpoint::pass(|| "before unmounting".into());
         first = first.and(unmount(&point).await);
     }
@@ -58,7 +60,7 @@ pub async fn clear(dirs: &[PathBuf], group: Option<&str>) -> Result<(), TableErr
         first = first.and(end_group(group).await);
     }
     failpoint::pass(|| "unmounted".into());
-    for dir in dirs {
+    for dir in &dirs {
         first = first.and(remove(dir));
     }
     first
@@ -98,10 +100,22 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT))
 }
 
+/// A directory as the kernel's table names it, if it is one that we made: for root alone. A user may put
+/// something else under its name where a configured directory is sticky, and nothing is followed there.
+fn ours(dir: &Path) -> Option<PathBuf> {
+    // The table has no links in it; a configured directory may.
+    let parent = fs::canonicalize(dir.parent()?).ok()?;
+    let dir = parent.join(dir.file_name()?);
+    let found = fs::symlink_metadata(&dir).ok()?;
+    let ours = found.is_dir() && found.uid() == 0 && found.mode() & 0o077 == 0;
+    if !ours {
+        tracing::warn!(path = %dir.display(), "not a directory of ours; it is left alone");
+    }
+    ours.then_some(dir)
+}
+
 /// Mount points at or below `dirs`, the last mounted first.
 fn points_below(dirs: &[PathBuf]) -> Result<Vec<PathBuf>, TableError> {
-    // The kernel's table has no links in it; a configured directory may.
-    let dirs: Vec<PathBuf> = dirs.iter().filter_map(|dir| fs::canonicalize(dir).ok()).collect();
     let mut points = all_points().map_err(failed("read", Path::new(TABLE)))?;
     points.retain(|point| dirs.iter().any(|dir| point.starts_with(dir)));
     Ok(points)
@@ -147,7 +161,10 @@ async fn end_group(group: &str) -> Result<(), TableError> {
     }
     for pid in cgroup::members(&files) {
         tracing::warn!(pid, "ending a bindfs that outlived its mount");
-        if let Ok(process) = Process::open(pid) {
+        // Held first and looked at again then: the number cannot become another's in between.
+        if let Ok(process) = Process::open(pid)
+            && cgroup::members(&files).contains(&pid)
+        {
             process.signal(Signal::SIGKILL).map_err(failed("end a bindfs in", path))?;
             drop(tokio::time::timeout(END_LIMIT, process.ended()).await);
         }
@@ -200,6 +217,7 @@ pub fn filesystem_of(path: &Path) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn mount_points_are_read_with_their_blanks() {
@@ -219,12 +237,37 @@ mod tests {
         let root = fs::canonicalize(std::env::temp_dir()).unwrap().join(format!("table-{}", std::process::id()));
         let (real, link) = (root.join("real"), root.join("link"));
         fs::create_dir_all(real.join("mounts/0")).unwrap();
+        fs::set_permissions(real.join("mounts"), fs::Permissions::from_mode(0o700)).unwrap();
         std::os::unix::fs::symlink("real", &link).unwrap();
         let nothing: Option<&str> = None;
         let point = real.join("mounts/0");
         nix::mount::mount(Some("none"), &point, Some("tmpfs"), nix::mount::MsFlags::empty(), nothing).unwrap();
         clear(&[link.join("mounts")], None).await.unwrap();
         assert!(!real.join("mounts").exists());
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_link_in_the_place_of_our_directory_is_not_followed() {
+        let root = fs::canonicalize(std::env::temp_dir()).unwrap().join(format!("planted-{}", std::process::id()));
+        let (theirs, planted) = (root.join("theirs"), root.join("7.1"));
+        fs::create_dir_all(theirs.join("0")).unwrap();
+        fs::write(theirs.join("precious"), "").unwrap();
+        fs::set_permissions(&theirs, fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::symlink("theirs", &planted).unwrap();
+        let nothing: Option<&str> = None;
+        let point = theirs.join("0");
+        nix::mount::mount(Some("none"), &point, Some("tmpfs"), nix::mount::MsFlags::empty(), nothing).unwrap();
+        clear(std::slice::from_ref(&planted), None).await.unwrap();
+        let mounted = what_is_at("self", &point).is_some();
+        detach(&point, Unmount::Now).unwrap();
+        assert!(mounted && theirs.join("precious").exists() && planted.is_symlink());
+        // Nor is one that others may enter.
+        fs::remove_file(&planted).unwrap();
+        fs::create_dir(&planted).unwrap();
+        fs::set_permissions(&planted, fs::Permissions::from_mode(0o755)).unwrap();
+        clear(std::slice::from_ref(&planted), None).await.unwrap();
+        assert!(planted.is_dir());
         fs::remove_dir_all(root).unwrap();
     }
 

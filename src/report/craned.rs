@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tokio::time::{sleep, timeout};
 
+/// Bytes of a report's reason.
+const REASON_MAX: usize = 4096;
 /// How long craned may take for one answer.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// First and longest pause between two tries.
@@ -65,11 +67,20 @@ impl Sender {
             craned_id: self.node.clone(),
             new_status: status.into(),
             exit_code: verdict.exit_code,
-            reason: verdict.reason.clone(),
+            reason: shortened(&verdict.reason),
             timestamp: Some(SystemTime::now().into()),
             final_status: last,
         }
     }
+}
+
+/// A reason may quote what a user wrote; a report that craned's server refuses for its size would be told for ever.
+fn shortened(reason: &str) -> String {
+    if reason.len() <= REASON_MAX {
+        return reason.to_owned();
+    }
+    let end = (0..=REASON_MAX).rev().find(|at| reason.is_char_boundary(*at)).unwrap_or_default();
+    format!("{}…", &reason[..end])
 }
 
 fn point(report: &Report) -> &'static str {
@@ -102,5 +113,17 @@ async fn send(socket: &Path, request: StepStatusChangeRequest) -> Result<(), Str
         Ok(Ok(_)) => Err("craned answered ok=false".to_owned()),
         Ok(Err(status)) => Err(format!("{:?}: {}", status.code(), status.message())),
         Err(_elapsed) => Err(format!("no answer within {CALL_LIMIT:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_quotes_too_much_is_cut_between_two_letters() {
+        assert_eq!(shortened("no such image"), "no such image");
+        let long = shortened(&"é".repeat(3 << 20));
+        assert!(long.len() <= REASON_MAX + "…".len() && long.ends_with("é…"), "{} bytes", long.len());
     }
 }

@@ -25,7 +25,7 @@ use crate::step::machine::{Machine, Role};
 use crate::step::output::Output;
 use crate::step::owed;
 use crate::step::parts::Parts;
-use crate::step::patience::{DRAIN_LIMIT, OWING_LIMIT, Patience};
+use crate::step::patience::{DRAIN_LIMIT, OVERDUE_LIMIT, OWING_LIMIT, Patience};
 use crate::step::record::Writing;
 use crate::step::send;
 use crate::step::stages::{self, Context, Found, Learnt};
@@ -71,6 +71,8 @@ pub struct Driver {
     owing: bool,
     /// What the last try to undo left behind, for people.
     left: Rc<RefCell<Vec<String>>>,
+    /// A limit was due when the container had ended already.
+    is_overdue: bool,
     /// The step is over.
     over: bool,
 }
@@ -105,6 +107,7 @@ impl Driver {
             unsettled: false,
             owing: false,
             left: Rc::default(),
+            is_overdue: false,
             over: false,
         };
         (driver, first)
@@ -344,9 +347,14 @@ impl Driver {
         match self.limits.check(clocks()) {
             Check::Due(cause) => {
                 self.underway.limits.clear();
-                // An end of its own that the runtime has not told yet is no end by the limit.
+                // An end of its own that the runtime has not told yet is no end by the limit; one that
+                // nobody can tell must not last for ever.
                 let over = self.found.held.as_ref().is_some_and(|held| held.has_ended());
-                (!over).then_some(Event::Stop(cause))
+                if over && !std::mem::replace(&mut self.is_overdue, true) {
+                    self.underway.limits.set(sleep(OVERDUE_LIMIT));
+                    return None;
+                }
+                Some(Event::Stop(cause))
             }
             Check::Again(wait) => {
                 if let Some(held) = self.found.held.as_ref().filter(|_| self.machine.state() == State::Running) {

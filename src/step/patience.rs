@@ -9,6 +9,8 @@ pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 pub const UNDRAINED_LIMIT: Duration = Duration::from_secs(1);
 /// How long the outcome may take to reach the disk before we go on.
 pub const KEEP_LIMIT: Duration = Duration::from_millis(300);
+/// How long the runtime may take, once a limit is due, to tell of an end that it has not told yet.
+pub const OVERDUE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a clean-up nobody could take over may go on after the report.
 pub const OWING_LIMIT: Duration = Duration::from_secs(600);
 /// How long a clean-up may take while bindfs still serves a container that ran.

@@ -10,9 +10,11 @@ pub mod memory;
 pub mod usage;
 
 use procfs::ProcessCGroups;
-use procfs::process::{MountInfo, Process};
+use procfs::process::Process;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// One mounted cgroup hierarchy.
@@ -40,27 +42,38 @@ impl Hierarchy {
     }
 }
 
-/// The hierarchies mounted in our mount namespace.
+/// Where the node's hierarchies are. What is mounted elsewhere may be a user's bind of a part of one,
+/// and nothing may be written there.
+const ROOT: &[u8] = b"/sys/fs/cgroup";
+
+/// The hierarchies mounted in our mount namespace, at or below `/sys/fs/cgroup`.
 ///
 /// # Errors
 /// If /proc/self/mountinfo cannot be read.
 pub fn hierarchies() -> io::Result<Vec<Hierarchy>> {
-    let mounts = Process::myself().and_then(|me| me.mountinfo()).map_err(io::Error::other)?;
-    Ok(mounts.0.into_iter().filter_map(hierarchy).collect())
+    let table = fs::read("/proc/self/mountinfo")?;
+    Ok(table.split(|byte| *byte == b'\n').filter_map(hierarchy).collect())
 }
 
-fn hierarchy(mount: MountInfo) -> Option<Hierarchy> {
-    let controllers = match mount.fs_type.as_str() {
-        "cgroup2" => Vec::new(),
-        "cgroup" => mount.super_options.into_keys().filter(|key| key != "rw" && key != "ro").map(v1_name).collect(),
+/// Of one line (proc_pid_mountinfo(5)). In bytes: other lines have names that users chose.
+fn hierarchy(line: &[u8]) -> Option<Hierarchy> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let mount = fields.nth(4)?;
+    let below = mount.strip_prefix(ROOT)?;
+    if !below.is_empty() && !below.starts_with(b"/") {
+        return None;
+    }
+    let mut kind = fields.skip_while(|field| *field != b"-").skip(1);
+    let controllers = match kind.next()? {
+        b"cgroup2" => Vec::new(),
+        b"cgroup" => String::from_utf8_lossy(kind.nth(1)?)
+            .split(',')
+            .filter(|option| !matches!(*option, "rw" | "ro"))
+            .map(str::to_owned)
+            .collect(),
         _ => return None,
     };
-    Some(Hierarchy { mount: mount.mount_point, controllers })
-}
-
-/// A named hierarchy shows as `name=systemd`, which procfs splits at the `=`.
-fn v1_name(key: String) -> String {
-    if key == "name" { "name=systemd".to_owned() } else { key }
+    Some(Hierarchy { mount: PathBuf::from(OsStr::from_bytes(mount)), controllers })
 }
 
 /// Leaves the groups by which a service manager ends a whole service: `name=systemd`
@@ -245,6 +258,27 @@ mod tests {
         let found = hierarchies().unwrap();
         assert!(!found.is_empty());
         assert!(found.iter().all(|h| h.mount.is_absolute()));
+    }
+
+    #[test]
+    fn only_the_nodes_own_mounts_are_hierarchies_whatever_else_is_in_the_table() {
+        let of = |line: &[u8]| hierarchy(line).map(|found| (found.mount, found.controllers.join(" ")));
+        let v1 = b"33 25 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct";
+        assert_eq!(of(v1), Some(("/sys/fs/cgroup/cpu,cpuacct".into(), "cpu cpuacct".into())));
+        let named = b"34 25 0:30 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd";
+        assert_eq!(of(named), Some(("/sys/fs/cgroup/systemd".into(), "xattr name=systemd".into())));
+        let v2 = b"35 25 0:31 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw";
+        assert_eq!(of(v2), Some(("/sys/fs/cgroup".into(), String::new())));
+        for other in [
+            &b"36 25 0:31 /crane/job_7 /var/crane/7/steps/1/mounts/0 rw - cgroup2 cgroup2 rw"[..],
+            b"37 25 0:31 / /sys/fs/cgroups rw - cgroup2 cgroup2 rw",
+            b"38 25 0:40 /home/u/\xff /var/crane/7/steps/1/mounts/1 rw - ext4 /dev/sda rw",
+            b"39 25 0:41 / /sys/fs/cgroup rw - tmpfs tmpfs rw",
+            b"40 25 0:41 / /sys/fs/cgroup",
+            b"",
+        ] {
+            assert_eq!(of(other), None, "{}", String::from_utf8_lossy(other));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use super::{prepared, userns};
 use crate::cri::client::{Client, Detail};
 use crate::cri::container::{Given, HostMount};
+use crate::cri::error::Class;
 use crate::cri::info;
 use crate::mounts::table;
 use crate::spec::{ContainerSpec, PodSpec};
@@ -21,7 +22,7 @@ pub(super) async fn before(client: &Client, id: &str, work: &ContainerSpec, give
     if ranges.is_none() && !groups_matter {
         return Ok(());
     }
-    let status = client.status(id, Detail::WithPid).await.map_err(prepared)?;
+    let status = client.when_there(|| client.status(id, Detail::WithPid)).await.map_err(prepared)?;
     if ranges.is_some() && info::has_user_namespace(&status.info) == Some(false) {
         return Err(userns::missing("the container"));
     }
@@ -50,7 +51,11 @@ pub(super) async fn after(client: &Client, id: &str, given: &Given<'_>) -> Resul
         return Ok(());
     }
     // What was seen in its cgroup may be a process of the runtime's; what it names is not.
-    let Some(pid) = client.status(id, Detail::WithPid).await.ok().and_then(|status| info::pid(&status.info)) else {
+    let status = match client.when_there(|| client.status(id, Detail::WithPid)).await {
+        Err(error) if error.class() == Class::Gone => return Ok(()),
+        status => status.map_err(prepared)?,
+    };
+    let Some(pid) = info::pid(&status.info) else {
         return Ok(());
     };
     if let Some(ranges) = given.ranges {

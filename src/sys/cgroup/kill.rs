@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 /// How deep below a container's group its own groups are looked for, and how many.
 const DEEPEST: usize = 16;
 const MOST: usize = 4096;
+/// Processes held at once: each takes a descriptor, of which a process often has 1024.
+const AT_ONCE: usize = 256;
 
 /// The directories that any hierarchy has for `groups`, those below them included, outermost first.
 ///
@@ -50,7 +52,8 @@ pub fn kill(dirs: &[PathBuf]) {
     // One word ends a whole tree, atomically; v1 has no such file.
     let v2 = dirs.iter().any(|dir| fs::write(dir.join("cgroup.kill"), "1").is_ok());
     if !v2 {
-        members(dirs).into_iter().for_each(|pid| kill_member(pid, dirs));
+        let found: Vec<i32> = members(dirs).into_iter().collect();
+        found.chunks(AT_ONCE).for_each(|pids| kill_members(pids, dirs));
     }
 }
 
@@ -62,10 +65,11 @@ pub fn kill_frozen(dirs: &[PathBuf]) {
     set("THAWED");
 }
 
-/// Held first and looked at again then: the number cannot become another's in between.
-fn kill_member(pid: i32, dirs: &[PathBuf]) {
-    let Ok(process) = Process::open(pid) else { return };
-    if members(dirs).contains(&pid) {
+/// Held first and looked at again then: a number cannot become another's in between.
+fn kill_members(pids: &[i32], dirs: &[PathBuf]) {
+    let held: Vec<Process> = pids.iter().filter_map(|pid| Process::open(*pid).ok()).collect();
+    let still = members(dirs);
+    for process in held.iter().filter(|process| still.contains(&process.pid)) {
         // What refuses is told by who is still there afterwards.
         let _sent = process.signal(Signal::SIGKILL);
     }

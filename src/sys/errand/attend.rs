@@ -17,6 +17,9 @@ use std::time::Instant;
 /// What is kept of the end of a program's error output.
 const LAST_WORDS: usize = 400;
 
+/// Reads of 8 KiB at a time: more than a pipe holds (pipe(7): 1 MiB).
+const READS_MAX: u32 = 256;
+
 /// What a program writes.
 struct Pipe {
     fd: Option<OwnedFd>,
@@ -28,10 +31,11 @@ impl Pipe {
         Self { fd: usable }
     }
 
-    /// Reads all there is now.
+    /// Reads what there is now, so much at most that a flood does not put off its end.
     fn take(&mut self, mut keep: impl FnMut(&[u8])) {
         let mut buffer = [0; 8192];
-        while let Some(fd) = &self.fd {
+        for _ in 0..READS_MAX {
+            let Some(fd) = &self.fd else { return };
             match read(fd, &mut buffer) {
                 Ok(0) => self.fd = None,
                 Ok(count) => keep(buffer.get(..count).unwrap_or_default()),
