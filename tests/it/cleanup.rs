@@ -389,6 +389,7 @@ fn directories_without_a_journal_and_dead_sockets_go() {
         let job = Job::on(runtime);
         let dir = step_dir(&job, 3);
         fs::create_dir_all(dir.join("mounts/0")).unwrap();
+        fs::set_permissions(dir.join("mounts"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         fs::write(dir.join("lock"), "").unwrap();
         let record = job.places().temp.join(format!("{}/pod.json", job.id()));
         fs::write(&record, "{}").unwrap();
