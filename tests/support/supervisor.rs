@@ -218,6 +218,8 @@ impl Supervisor {
         let guardian = self.guardian().expect("every supervisor has a guardian");
         kill(Pid::from_raw(guardian), Signal::SIGKILL).expect("the guardian is ours to kill");
         self.kill9();
+        // While it is dying, `cleanup` would leave the step to it.
+        wait::process_end(guardian as u32, Duration::from_secs(5));
     }
 
     /// Sends any signal.
