@@ -31,7 +31,15 @@ pub struct Line {
 
 /// Set while a call is under way that must not be cut off; our guardian sees it.
 #[derive(Clone, Debug)]
-pub struct Busy(Arc<(OwnedFd, OwnedFd, AtomicU32)>);
+pub struct Busy(Arc<Mark>);
+
+/// A pipe with a byte in it for each such call, and how many there are.
+#[derive(Debug)]
+struct Mark {
+    reader: OwnedFd,
+    writer: OwnedFd,
+    calls: AtomicU32,
+}
 
 /// While it lives, [`Busy`] is set.
 #[derive(Debug)]
@@ -54,7 +62,8 @@ impl Line {
         let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        Ok(Self { stream: stream.into(), busy: Busy(Arc::new((reader, writer, AtomicU32::new(0)))) })
+        let mark = Mark { reader, writer, calls: AtomicU32::new(0) };
+        Ok(Self { stream: stream.into(), busy: Busy(Arc::new(mark)) })
     }
 
     /// The guardian's part of it.
@@ -62,8 +71,7 @@ impl Line {
     /// # Errors
     /// The errno of fcntl(2).
     pub fn held(&self) -> io::Result<Held> {
-        let (reader, ..) = &*self.busy.0;
-        Ok(Held { connection: self.stream.as_fd().try_clone_to_owned()?, busy: reader.try_clone()? })
+        Ok(Held { connection: self.stream.as_fd().try_clone_to_owned()?, busy: self.busy.0.reader.try_clone()? })
     }
 
     /// The connection, where it still stands, and its mark.
@@ -77,21 +85,21 @@ impl Busy {
     /// Sets the mark.
     pub fn raise(&self) -> Raised<'_> {
         // Fails only where 64 KiB of marks are unread.
-        let _ = write(&self.0.1, b"!");
-        self.0.2.fetch_add(1, Ordering::Relaxed);
+        let _ = write(&self.0.writer, b"!");
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
         Raised(self)
     }
 
     /// Whether it is set.
     pub fn is_raised(&self) -> bool {
-        self.0.2.load(Ordering::Relaxed) > 0
+        self.0.calls.load(Ordering::Relaxed) > 0
     }
 }
 
 impl Drop for Raised<'_> {
     fn drop(&mut self) {
-        self.0.0.2.fetch_sub(1, Ordering::Relaxed);
-        let _ = read(&self.0.0.0, &mut [0]);
+        self.0.0.calls.fetch_sub(1, Ordering::Relaxed);
+        let _ = read(&self.0.0.reader, &mut [0]);
     }
 }
 

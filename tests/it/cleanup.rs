@@ -19,27 +19,9 @@ use std::time::{Duration, Instant};
 /// Says ready and stays.
 const BUSY: &str = "echo ready; while :; do sleep 0.05; done";
 
-/// The configuration a node would have for this job's places.
-fn configuration(job: &Job, runtime: &str) -> PathBuf {
-    let places = job.places();
-    let path = places.root.join("config.yaml");
-    let text = format!(
-        "CraneBaseDir: {}\nSupervisor:\n  LogDir: {}\nContainer:\n  Enabled: true\n  TempDir: {}\n  RuntimeEndpoint: {runtime}\n  BindFs:\n    Enabled: true\n    MountBaseDir: {}\n",
-        places.base.display(),
-        places.logs.display(),
-        places.temp.display(),
-        places.mount_base.display(),
-    );
-    // Another cleanup may be reading it.
-    if !path.exists() {
-        fs::write(&path, text).unwrap();
-    }
-    path
-}
-
 /// The command for one job alone: other tests run beside on the same node.
 fn command(job: &Job, options: &[&str]) -> Command {
-    let config = configuration(job, &job.facts.runtime);
+    let config = job.configuration();
     let mut command = Command::new(BINARY);
     command.arg("cleanup").arg("-C").arg(config).args(["--json", "--job", &job.id().to_string()]).args(options);
     command
@@ -164,7 +146,7 @@ fn without_a_temp_dir_in_the_configuration_both_defaults_are_looked_in() {
             job.facts.places.temp = job.places().base.join(place);
             let mut pod = job.pod();
             pod.kill9_unguarded();
-            let config = configuration(&job, &job.facts.runtime);
+            let config = job.configuration();
             let kept =
                 |text: String| text.lines().filter(|line| !line.contains("TempDir")).collect::<Vec<_>>().join("\n");
             edit(&config, kept);
@@ -181,7 +163,7 @@ fn people_get_one_line_for_each_thing() {
         let job = Job::on(runtime);
         let mut pod = job.pod();
         pod.kill9_unguarded();
-        let config = configuration(&job, &job.facts.runtime);
+        let config = job.configuration();
         let say = || {
             let id = job.id().to_string();
             let output = Command::new(BINARY).args(["cleanup", "--job", &id, "-C"]).arg(&config).output().unwrap();

@@ -9,7 +9,6 @@ use crate::support::runtime::{Runtime, on_each_alone};
 use crate::support::supervisor::BINARY;
 use crate::support::{LONG, wait};
 use crane_supervisor::wire::crane::JobStatus;
-use std::fs;
 use std::process::Command;
 use std::time::Duration;
 use tonic::Code;
@@ -22,16 +21,7 @@ fn rounds() -> u32 {
 /// What a clean-up of the job by hand leaves, one line each.
 #[track_caller]
 fn cleaned(job: &Job) {
-    let places = job.places();
-    let config = places.root.join("config.yaml");
-    let text = format!(
-        "CraneBaseDir: {}\nSupervisor:\n  LogDir: {}\nContainer:\n  Enabled: true\n  TempDir: {}\n  RuntimeEndpoint: {}\n",
-        places.base.display(),
-        places.logs.display(),
-        places.temp.display(),
-        job.facts.runtime,
-    );
-    fs::write(&config, text).unwrap();
+    let config = job.configuration();
     let job = job.id().to_string();
     let output = Command::new(BINARY).args(["cleanup", "--job", &job, "-C"]).arg(&config).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

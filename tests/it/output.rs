@@ -4,6 +4,7 @@ use crate::support::bed::Bed;
 use crate::support::job::Job;
 use crate::support::mounting::is_long;
 use crate::support::runtime::{on_each, on_each_alone};
+use crate::support::supervisor::Supervisor;
 use crate::support::{LONG, SOON, wait};
 use nix::sys::signal::Signal;
 use std::fs::File;
@@ -80,26 +81,37 @@ fn a_flood_arrives_whole() {
     });
 }
 
+/// A step that prints numbered lines after its word, with its log rotated once already.
+fn amid_numbered_lines(job: &Job) -> Supervisor {
+    let script = format!("echo ready; {}; sleep 300", count(1_000_000));
+    let mut step = job.container_with(1, &["sh", "-c", &script], |init| bounded(init, 1_000_000, 100));
+    step.execute();
+    wait::holds("lines are coming", LONG, || files(job).len() > 1);
+    step
+}
+
+/// `output` has all of those lines up to some, and not by the supervisor that was killed.
+#[track_caller]
+fn is_finished(job: &Job, output: &str) {
+    let lines = output.lines().count() as u32 - 1;
+    // The last line may be one that the kill cut.
+    assert!(lines > 0 && format!("ready\n{}", numbered(lines)).starts_with(output.trim_end()), "lines differ");
+    assert!(job.supervisor_log(1).contains("copy of the output was finished"), "there was nothing to finish");
+}
+
 /// The rest comes from whoever undoes what the dead supervisor left.
 #[test]
 fn a_supervisor_killed_amid_numbered_lines_leaves_a_whole_copy() {
     on_each(|runtime| {
         let job = Job::on(runtime);
         let pod = job.pod();
-        let script = format!("echo ready; {}; sleep 300", count(1_000_000));
-        let mut step = job.container_with(1, &["sh", "-c", &script], |init| bounded(init, 1_000_000, 100));
-        step.execute();
-        wait::holds("lines are coming", LONG, || files(&job).len() > 1);
+        let mut step = amid_numbered_lines(&job);
         step.kill9();
         let directory = job.places().temp.join(format!("{}/steps/1", job.id()));
         wait::holds("the step's directory is gone", LONG, || !directory.exists());
         let (output, total) = (job.output(1, "stdout"), files(&job).iter().sum::<u64>());
         assert_eq!(job.user_log(1).len() as u64, total, "{}", job.supervisor_log(1));
-        let lines = output.lines().count() as u32 - 1;
-        let wanted = format!("ready\n{}", numbered(lines));
-        // The last line may be one that the kill cut.
-        assert!(wanted.starts_with(output.trim_end()), "lines differ");
-        assert!(job.supervisor_log(1).contains("copy of the output was finished"), "there was nothing to finish");
+        is_finished(&job, &output);
         job.end_pod(pod);
     });
 }
@@ -110,10 +122,7 @@ fn a_successor_finishes_the_copy_before_its_own() {
     on_each(|runtime| {
         let job = Job::on(runtime);
         let pod = job.pod();
-        let script = format!("echo ready; {}; sleep 300", count(1_000_000));
-        let mut step = job.container_with(1, &["sh", "-c", &script], |init| bounded(init, 1_000_000, 100));
-        step.execute();
-        wait::holds("lines are coming", LONG, || files(&job).len() > 1);
+        let mut step = amid_numbered_lines(&job);
         step.kill9_unguarded();
         let mut step = job.container(&["echo", "second"]);
         step.execute();
@@ -122,10 +131,7 @@ fn a_successor_finishes_the_copy_before_its_own() {
         let output = job.output(1, "stdout");
         let (first, second) = output.split_at(output.len() - "second\n".len());
         assert_eq!(second, "second\n");
-        let lines = first.lines().count() as u32 - 1;
-        // The last line may be one that the kill cut.
-        assert!(lines > 0 && format!("ready\n{}", numbered(lines)).starts_with(first.trim_end()), "lines differ");
-        assert!(job.supervisor_log(1).contains("copy of the output was finished"), "there was nothing to finish");
+        is_finished(&job, first);
         let aside = |name: &str| name.contains(".before");
         let names = std::fs::read_dir(&job.places().logs).unwrap().flatten().map(|file| file.file_name());
         assert!(!names.into_iter().any(|name| aside(&name.to_string_lossy())), "the old log stays");

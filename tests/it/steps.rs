@@ -7,7 +7,6 @@ use crate::support::{LONG, wait};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,23 +15,9 @@ const PATIENT: &str = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; d
 /// Says ready and heeds no TERM.
 const DEAF: &str = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
 
-fn configuration(job: &Job) -> PathBuf {
-    let places = job.places();
-    let path = places.root.join("config.yaml");
-    let text = format!(
-        "CraneBaseDir: {}\nSupervisor:\n  LogDir: {}\nContainer:\n  Enabled: true\n  TempDir: {}\n  RuntimeEndpoint: {}\n",
-        places.base.display(),
-        places.logs.display(),
-        places.temp.display(),
-        job.facts.runtime,
-    );
-    std::fs::write(&path, text).unwrap();
-    path
-}
-
 fn command(job: &Job, name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
-    command.arg(name).arg("-C").arg(configuration(job)).args(arguments).stdin(Stdio::null());
+    command.arg(name).arg("-C").arg(job.configuration()).args(arguments).stdin(Stdio::null());
     command
 }
 

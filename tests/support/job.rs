@@ -208,6 +208,25 @@ impl Job {
         step
     }
 
+    /// A file with the configuration that a node would have for this job's places.
+    pub fn configuration(&self) -> PathBuf {
+        let places = self.places();
+        let path = places.root.join("config.yaml");
+        let text = format!(
+            "CraneBaseDir: {}\nSupervisor:\n  LogDir: {}\nContainer:\n  Enabled: true\n  TempDir: {}\n  RuntimeEndpoint: {}\n  BindFs:\n    Enabled: true\n    MountBaseDir: {}\n",
+            places.base.display(),
+            places.logs.display(),
+            places.temp.display(),
+            self.facts.runtime,
+            places.mount_base.display(),
+        );
+        // A command that the test has started may be reading it.
+        if !path.exists() {
+            std::fs::write(&path, text).expect("the job's root is ours");
+        }
+        path
+    }
+
     /// Waits for the final report of `step`, and for its supervisor to exit.
     #[track_caller]
     pub fn ended(&self, step: &mut Supervisor) -> StepStatusChangeRequest {
