@@ -85,7 +85,7 @@ impl Claim {
             about,
         };
         // What an earlier owner still owed becomes ours: it is undone with the rest.
-        if let Some(journal) = Journal::resume(&dir.journal(), &header) {
+        if let Some(journal) = Journal::resume(&dir.journal(), &header)? {
             return Ok(Self { dir, lock: Some(lock), journal });
         }
         match Journal::create(&dir.journal(), &header) {
@@ -144,8 +144,9 @@ impl Claim {
 pub fn remove_dir(dir: &StepDir) -> Result<(), ClaimError> {
     // The lock last: whoever gets it meanwhile finds the name gone and starts over.
     let written = [dir.copy(), dir.copy_before(), dir.outbox()];
-    let unfinished = written.each_ref().map(|file| files::temporary(file));
-    for file in unfinished.into_iter().chain(written).chain([dir.journal(), dir.lock()]) {
+    let journal = dir.journal();
+    let unfinished: Vec<_> = written.iter().chain([&journal]).map(|file| files::temporary(file)).collect();
+    for file in unfinished.into_iter().chain(written).chain([journal, dir.lock()]) {
         match fs::remove_file(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(io_error("remove", &file)(error));

@@ -6,6 +6,7 @@
 
 use crate::cleanup::entry::{Entry, Header, VERSION};
 use crate::failpoint;
+use crate::sys::files::{self, FilesError, Survives};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -28,6 +29,9 @@ pub enum JournalError {
         #[source]
         source: io::Error,
     },
+    /// It could not be rewritten.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The first line is not a header of ours.
     #[error(
         "journal {path} cannot be understood: {problem}; clean up by hand (crictl pods --label cranesched=true) and remove it"
@@ -56,26 +60,37 @@ impl Journal {
     pub fn create(path: &Path, header: &Header) -> Result<Self, JournalError> {
         let error = |source| JournalError::Io { verb: "create", path: path.to_owned(), source };
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_APPEND;
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(flags);
         let file = options.open(path).map_err(error)?;
         let mut journal = Self { path: path.to_owned(), file, entries: Vec::new() };
         journal.append(&line(header))?;
         Ok(journal)
     }
 
-    /// Goes on with the journal an earlier owner left, if it has entries that the
-    /// same runtime must undo; a torn last line is cut off.
-    pub fn resume(path: &Path, header: &Header) -> Option<Self> {
-        let bytes = read_bytes(path).ok()?;
-        let (earlier, entries) = parse(&bytes).ok()?;
-        if entries.is_empty() || earlier.runtime != header.runtime {
-            return None;
+    /// Goes on with the journal an earlier owner left, under our own header; `None` where nothing is in it.
+    ///
+    /// What it acquired before a reboot is told so: our own entries are of this boot.
+    ///
+    /// # Errors
+    /// [`JournalError`]; what is owed there is then for a person, and must not be overwritten.
+    pub fn resume(path: &Path, header: &Header) -> Result<Option<Self>, JournalError> {
+        if !is_begun(path) {
+            return Ok(None);
         }
-        let whole = bytes.iter().rposition(|&byte| byte == b'\n')? + 1;
+        let (earlier, entries) = read(path)?;
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        let rebooted = earlier.boot != header.boot;
+        let entries: Vec<Entry> =
+            entries.into_iter().map(|entry| if rebooted { entry.after_reboot() } else { entry }).collect();
+        let text: Vec<u8> = std::iter::once(line(header)).chain(entries.iter().map(line)).flatten().collect();
+        files::atomic_write(path, &text, Survives::Process)?;
         let mut options = OpenOptions::new();
-        let file = options.append(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path).ok()?;
-        file.set_len(whole as u64).ok()?;
-        Some(Self { path: path.to_owned(), file, entries })
+        let file = options.append(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path);
+        let file = file.map_err(|source| JournalError::Io { verb: "open", path: path.to_owned(), source })?;
+        Ok(Some(Self { path: path.to_owned(), file, entries }))
     }
 
     /// Writes an entry down. Call before the effect.
@@ -96,11 +111,13 @@ impl Journal {
     fn append(&mut self, line: &[u8]) -> Result<(), JournalError> {
         failpoint::pass(|| format!("before writing {}", point(line)));
         self.tear(line);
-        self.file.write_all(line).map_err(|source| JournalError::Io {
-            verb: "write",
-            path: self.path.clone(),
-            source,
-        })?;
+        let failed = |source| JournalError::Io { verb: "write", path: self.path.clone(), source };
+        let length = self.file.metadata().map_err(failed)?.len();
+        if let Err(source) = (&self.file).write_all(line) {
+            // Half a line would spoil the next one.
+            drop(self.file.set_len(length));
+            return Err(failed(source));
+        }
         failpoint::pass(|| format!("written {}", point(line)));
         Ok(())
     }
@@ -178,6 +195,7 @@ fn parse(bytes: &[u8]) -> Result<(Header, Vec<Entry>), String> {
 mod tests {
     use super::*;
     use crate::cleanup::entry::About;
+    use crate::sys::files::scratch::Dir;
     use proptest::prelude::*;
     use std::collections::HashMap;
 
@@ -217,6 +235,34 @@ mod tests {
         let broken = [line(&header()), b"rubbish\n".to_vec(), line(&entries()[0])].concat();
         assert!(parse(&broken).unwrap_err().starts_with("line 2"));
         assert!(parse(b"").is_err());
+    }
+
+    #[test]
+    fn what_was_acquired_before_a_reboot_is_told_from_what_came_after() {
+        let dir = Dir::new();
+        let path = dir.path().join("journal");
+        let processes = |name: &str| Entry::Processes { container: name.into(), cgroups: vec![format!("/{name}")] };
+        let mut journal = Journal::create(&path, &header()).unwrap();
+        journal.record(processes("before")).unwrap();
+        let later = Header { boot: "c".into(), runtime: "/another".into(), ..header() };
+        let mut journal = Journal::resume(&path, &later).unwrap().unwrap();
+        journal.record(processes("after")).unwrap();
+        let (header, entries) = read(&path).unwrap();
+        assert_eq!(header, later);
+        assert_eq!(entries, [processes("before").after_reboot(), processes("after")]);
+        assert_eq!(entries, journal.entries());
+    }
+
+    #[test]
+    fn a_journal_that_nobody_here_understands_is_not_overwritten() {
+        let dir = Dir::new();
+        let path = dir.path().join("journal");
+        let newer = line(&Header { version: VERSION + 1, ..header() });
+        std::fs::write(&path, &newer).unwrap();
+        assert!(matches!(Journal::resume(&path, &header()), Err(JournalError::Foreign { .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), newer);
+        std::fs::write(&path, &newer[..5]).unwrap();
+        assert!(Journal::resume(&path, &header()).unwrap().is_none(), "nothing was acquired yet");
     }
 
     proptest! {

@@ -153,6 +153,7 @@ impl Driver {
                 if failure.again {
                     self.found.forget_container();
                 }
+                self.found.untold |= failure.untold;
                 tracing::error!(?stage, code = failure.code, reason = failure.reason, "stage failed");
                 Some(Event::StageFailed(stage, failure))
             }

@@ -15,12 +15,14 @@ pub struct Failure {
     pub unsettled: bool,
     /// Nothing of the user's ran, by the runtime's own fault: from Create on it may be tried again.
     pub again: bool,
+    /// The same, for a runtime that cannot be told which mounts are read-only.
+    pub untold: bool,
 }
 
 impl Failure {
     /// A failure that leaves nothing open.
     pub fn new(code: u32, reason: impl std::fmt::Display) -> Self {
-        Self { code, reason: reason.to_string(), unsettled: false, again: false }
+        Self { code, reason: reason.to_string(), unsettled: false, again: false, untold: false }
     }
 }
 

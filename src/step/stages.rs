@@ -82,6 +82,8 @@ pub struct Found {
     pub image: Option<String>,
     /// By [`Stage::Prologs`].
     pub effects: Rc<Effects>,
+    /// The runtime cannot say "read-only" to a mount whose flags are locked, by [`Stage::Start`].
+    pub untold: bool,
     /// By [`Stage::Create`].
     pub container: Option<String>,
     /// By [`Stage::Start`].
@@ -183,6 +185,7 @@ pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> 
                 pod: Some(pod),
                 image: Some(image),
                 mounts: Some(mounts),
+                untold,
                 container,
                 capabilities,
                 ahead,
@@ -190,7 +193,9 @@ pub async fn perform(stage: Stage, context: Context) -> Result<Learnt, Failure> 
                 ..
             },
         ) => {
-            let (ranges, mounts) = (pod.config.ranges(), mounts.mounts.clone());
+            let (ranges, mut mounts) = (pod.config.ranges(), mounts.mounts.clone());
+            // The staged mounts are so already.
+            mounts.iter_mut().for_each(|mount| mount.read_only &= !untold);
             let target = target::find(client, spec, work, &pod).await?;
             let given = Given {
                 user: &user,

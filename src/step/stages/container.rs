@@ -4,7 +4,7 @@ use super::{ATTEMPTS, Learnt, devices, granted, limits, not_started, prepared, r
 use crate::cleanup::perform;
 use crate::cri::client::Client;
 use crate::cri::container::{self, Given};
-use crate::cri::error::{Class, CriError};
+use crate::cri::error::Class;
 use crate::cri::exits::Exits;
 use crate::cri::labels;
 use crate::cri::start::{self, Held, Naming};
@@ -97,8 +97,8 @@ fn check_group(user: &User, group: u32) -> Result<(), Failure> {
 }
 
 /// Starts the container, holds its init and checks that the job's limits reach it.
-pub(super) async fn start(mut making: Making<'_>, id: String) -> Result<Learnt, Failure> {
-    let held = started(&mut making, id).await?;
+pub(super) async fn start(making: Making<'_>, id: String) -> Result<Learnt, Failure> {
+    let held = started(&making, &id).await?;
     let Making { client, work, given, .. } = making;
     let init = held.init().map(|(process, _)| process.pid);
     if let (Some(parent), Some((process, _))) = (&work.pod.cgroup_parent, held.init())
@@ -121,32 +121,20 @@ pub(super) async fn start(mut making: Making<'_>, id: String) -> Result<Learnt, 
     Ok(Learnt::Started(held))
 }
 
-/// A second try where the OCI runtime cannot say "read-only" to a mount whose flags are
-/// locked (runc before 1.2): the staged mount is so already.
-async fn started(making: &mut Making<'_>, id: String) -> Result<Held, Failure> {
-    let failed = |error: CriError| not_started(&error, exit_code::SPAWN_FAILED);
-    let error = match try_start(making, &id).await? {
-        Ok(held) => return Ok(held),
-        Err(error) => error,
-    };
-    let told = making.given.mounts.iter().any(|mount| mount.read_only);
-    if !(told && error.names_locked_mount()) {
-        return Err(failed(error));
-    }
-    tracing::info!(%error, "creating the container again without telling the runtime which mounts are read-only");
-    making.given.mounts.iter_mut().for_each(|mount| mount.read_only = false);
-    // The one that cannot start.
-    making.none_left = false;
-    let id = create(making).await?;
-    try_start(making, &id).await?.map_err(failed)
-}
-
-async fn try_start(making: &Making<'_>, id: &str) -> Result<Result<Held, CriError>, Failure> {
+/// Where the OCI runtime cannot say "read-only" to a mount whose flags are locked (runc before 1.2), the
+/// container is made again without: by way of the machine, so that it is written down too.
+async fn started(making: &Making<'_>, id: &str) -> Result<Held, Failure> {
     let Making { client, work, pod, given, exits, .. } = making;
     let naming = if pod.runtime == CONTAINERD { Naming::AfterStart } else { Naming::FromCreate };
     granted::before(client, id, work, given).await?;
     let exits = exits.as_ref().map(|events| Exits::of(Rc::clone(events)));
-    Ok(start::start(client, id, work.pod.cgroup_parent.as_deref(), naming, exits).await)
+    let started = start::start(client, id, work.pod.cgroup_parent.as_deref(), naming, exits).await;
+    let told = given.mounts.iter().any(|mount| mount.read_only);
+    started.map_err(|error| {
+        let untold = told && error.names_locked_mount();
+        let failure = not_started(&error, exit_code::SPAWN_FAILED);
+        Failure { again: failure.again || untold, untold, ..failure }
+    })
 }
 
 /// A container outside its job's cgroup escapes the job's limits, freeze and kill.
