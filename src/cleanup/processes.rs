@@ -37,7 +37,7 @@ pub enum EndError {
     #[error(transparent)]
     Unkillable(#[from] Unkillable),
     /// Whether any are left cannot be told.
-    #[error("cannot tell whether processes of the container are left: /proc/self/mountinfo: {0}")]
+    #[error("cannot tell whether processes of the container are left, from /proc/self/mountinfo: {0}")]
     Unknown(#[source] io::Error),
 }
 

@@ -124,6 +124,14 @@ impl CriError {
         message.contains("error mounting") && message.contains("operation not permitted")
     }
 
+    /// Whether the container is being started already, by a call whose answer did not come.
+    ///
+    /// containerd's wording; its code is UNKNOWN, as for starts that failed.
+    pub fn names_start_under_way(&self) -> bool {
+        let Self::Refused { message, .. } = self else { return false };
+        message.contains("already in starting state")
+    }
+
     /// Whether containerd 1.7 is copying the image for the same user namespace for another container.
     pub fn names_snapshot_in_the_making(&self) -> bool {
         let Self::Refused { message, .. } = self else { return false };

@@ -61,3 +61,11 @@ impl Exits {
         self.heard.borrow().get(&pid).copied()
     }
 }
+
+/// Of a start that failed, too: nobody else's ends are queued for a listener that never reads.
+impl Drop for Exits {
+    fn drop(&mut self) {
+        self.hear(Hear::Nobody);
+        self.events.take();
+    }
+}

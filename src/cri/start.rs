@@ -232,7 +232,8 @@ async fn settle(client: &Client, id: &str, unsure: Result<(), CriError>) -> Resu
                 ContainerState::ContainerExited if did_not_run(&status) => return unsure.map_err(cut_off),
                 ContainerState::ContainerRunning | ContainerState::ContainerExited => return Ok(()),
                 ContainerState::ContainerCreated => match client.start(id).await {
-                    Err(error) if error.class() == Class::Unsure => {}
+                    // Under way still: one made again now would run beside it.
+                    Err(error) if error.class() == Class::Unsure || error.names_start_under_way() => {}
                     // containerd 1.6 keeps the container and forgets its pipes: it can start nowhere any more.
                     Err(error) => return Err(cut_off(error)),
                     Ok(()) => return Ok(()),

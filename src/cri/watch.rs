@@ -107,8 +107,9 @@ impl Watcher<'_> {
                         tracing::warn!("the runtime does not know of the container's end; the kernel's word counts");
                         return Some(self.judge(Some(known), None));
                     }
-                    // An old kernel, and a runtime that will not notice: nobody can tell.
-                    None if runs && self.has_ended() => return Some(self.judge(None, None)),
+                    // An old kernel, and a runtime that will not notice: nobody can tell. What was only
+                    // seen may not have been the init: that one may run.
+                    None if runs && self.held.has_ended() => return Some(self.judge(None, None)),
                     _ => {}
                 }
             }

@@ -150,11 +150,14 @@ impl Driver {
             }
             Next::Stage(stage, Err(failure)) => {
                 self.unsettled |= failure.unsettled;
-                if failure.again {
-                    self.found.forget_container();
-                }
                 self.found.untold |= failure.untold;
-                tracing::error!(?stage, code = failure.code, reason = failure.reason, "stage failed");
+                let Failure { code, reason, again, .. } = &failure;
+                if *again {
+                    self.found.forget_container();
+                    tracing::warn!(?stage, code, reason, "stage failed, and nothing of the user's ran");
+                } else {
+                    tracing::error!(?stage, code, reason, "stage failed");
+                }
                 Some(Event::StageFailed(stage, failure))
             }
             Next::Stopped => {
@@ -233,6 +236,13 @@ impl Driver {
                 // Counts from here, not from when the loop comes to look at it.
                 Action::Wait(wait) => self.underway.patience.set(sleep(wait)),
                 Action::Drain => self.drain(),
+                Action::Keep(outcome) if actions.front() == Some(&Action::HandOver) => {
+                    actions.pop_front();
+                    failpoint::pass(|| format!("before {}", Action::HandOver.name()));
+                    // At once: at the job's end there is hardly time for one after the other.
+                    let kept = self.keep(outcome);
+                    tokio::join!(kept, self.hand_over());
+                }
                 Action::Keep(outcome) => self.keep(outcome).await,
                 Action::Undo => self.undo(),
                 Action::HandOver => self.hand_over().await,

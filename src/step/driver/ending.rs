@@ -18,17 +18,19 @@ use tokio::time::timeout;
 
 impl Driver {
     /// On a thread: a sync takes seconds on a busy disk, and calls must be answered meanwhile.
-    pub(super) async fn keep(&mut self, outcome: Outcome) {
+    pub(super) fn keep(&self, outcome: Outcome) -> impl Future<Output = ()> + use<> {
         tracing::info!(?outcome, "outcome");
         let (path, id) = (self.claim.dir().outbox(), self.spec.id);
         let write = spawn_blocking(move || outbox::keep(&path, id, &outcome));
-        let problem = match timeout(KEEP_LIMIT, write).await {
-            Ok(Ok(Ok(()))) => return,
-            Ok(Ok(Err(error))) => error.to_string(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_elapsed) => format!("the disk did not answer within {KEEP_LIMIT:?}"),
-        };
-        tracing::error!(problem, "the outcome is not on disk yet; it is still reported");
+        async move {
+            let problem = match timeout(KEEP_LIMIT, write).await {
+                Ok(Ok(Ok(()))) => return,
+                Ok(Ok(Err(error))) => error.to_string(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_elapsed) => format!("the disk did not answer within {KEEP_LIMIT:?}"),
+            };
+            tracing::error!(problem, "the outcome is not on disk yet; it is still reported");
+        }
     }
 
     pub(super) fn undo(&mut self) {

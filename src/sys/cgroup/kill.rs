@@ -1,6 +1,6 @@
 //! Ending everything in a control group, and telling of what does not end.
 //!
-//! v2 has `cgroup.kill`. On v1 each process is killed by its pidfd after a second look at
+//! v2 has `cgroup.kill`, which takes threaded groups along. On v1 each process is killed by its pidfd after a second look at
 //! where it is; one that forks faster than it is killed is frozen meanwhile, where there is a
 //! freezer. Works on groups below the one given too. Decides nothing about whose they are.
 
@@ -10,26 +10,26 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How deep below a container's group its own groups are looked for, and how many.
-const DEEPEST: usize = 16;
-const MOST: usize = 4096;
+/// How many groups of a container are looked at; only one with control over groups has more than a few.
+const MOST: usize = 65_536;
 /// Processes held at once: each takes a descriptor, of which a process often has 1024.
 const AT_ONCE: usize = 256;
 
 /// The directories that any hierarchy has for `groups`, those below them included, outermost first.
 ///
 /// # Errors
-/// If /proc/self/mountinfo cannot be read.
+/// If /proc/self/mountinfo cannot be read, or there are more than 65,536: processes in the rest would be missed.
 pub fn directories(groups: &[String]) -> std::io::Result<Vec<PathBuf>> {
     let files = super::member_files(groups)?;
     let tops = files.iter().filter_map(|file| file.parent()).filter(|dir| dir.is_dir());
     let mut found = Vec::new();
     for top in tops {
-        let mut open = vec![(top.to_owned(), 0)];
-        while let Some((dir, depth)) = open.pop().filter(|_| found.len() < MOST) {
-            if depth < DEEPEST {
-                open.extend(below(&dir).into_iter().map(|dir| (dir, depth + 1)));
+        let mut open = vec![top.to_owned()];
+        while let Some(dir) = open.pop() {
+            if found.len() == MOST {
+                return Err(std::io::Error::other(format!("more than {MOST} control groups in {}", top.display())));
             }
+            open.extend(below(&dir));
             found.push(dir);
         }
     }
@@ -49,12 +49,11 @@ pub fn members(dirs: &[PathBuf]) -> BTreeSet<i32> {
 
 /// Sends SIGKILL to every process in them, once.
 pub fn kill(dirs: &[PathBuf]) {
-    // One word ends a whole tree, atomically; v1 has no such file.
-    let v2 = dirs.iter().any(|dir| fs::write(dir.join("cgroup.kill"), "1").is_ok());
-    if !v2 {
-        let found: Vec<i32> = members(dirs).into_iter().collect();
-        found.chunks(AT_ONCE).for_each(|pids| kill_members(pids, dirs));
-    }
+    // One word ends a whole tree, atomically. v1 has no such file, and may be there beside v2.
+    let others: Vec<PathBuf> =
+        dirs.iter().filter(|dir| fs::write(dir.join("cgroup.kill"), "1").is_err()).cloned().collect();
+    let found: Vec<i32> = members(&others).into_iter().collect();
+    found.chunks(AT_ONCE).for_each(|pids| kill_members(pids, &others));
 }
 
 /// As [`kill`], with v1's freezer closed meanwhile, so that nothing forks away.
@@ -90,7 +89,12 @@ mod tests {
     use std::process::Command;
     use std::time::{Duration, Instant};
 
-    /// A group of our own in some hierarchy that lets us, with a child group.
+    /// Below a group, far below.
+    fn inner() -> PathBuf {
+        std::iter::repeat_n("inner", 20).collect()
+    }
+
+    /// A group of our own in some hierarchy that lets us, with groups below it.
     fn group() -> Option<(String, Vec<PathBuf>)> {
         let name = format!("/crane-kill-{}", std::process::id());
         let takes =
@@ -98,7 +102,7 @@ mod tests {
         let places: Vec<_> = super::super::hierarchies().ok()?.into_iter().filter(takes).collect();
         let made = places.iter().filter(|place| {
             let dir = place.mount.join(name.trim_start_matches('/'));
-            fs::create_dir_all(dir.join("inner")).is_ok()
+            fs::create_dir_all(dir.join(inner())).is_ok()
         });
         (made.count() > 0).then(|| (name.clone(), directories(&[name]).unwrap()))
     }
@@ -111,8 +115,9 @@ mod tests {
             return;
         };
         let mut children: Vec<_> = ["60", "61"].map(|time| Command::new("sleep").arg(time).spawn().unwrap()).into();
-        let inner: Vec<_> = dirs.iter().filter(|dir| dir.ends_with("inner")).collect();
-        for (dir, child) in [dirs.iter().find(|dir| !dir.ends_with("inner")).unwrap(), inner[0]].iter().zip(&children) {
+        let top = dirs.iter().find(|dir| dir.ends_with(name.trim_start_matches('/'))).unwrap();
+        let bottom = dirs.iter().find(|dir| dir.ends_with(inner())).unwrap();
+        for (dir, child) in [top, bottom].iter().zip(&children) {
             fs::write(dir.join("cgroup.procs"), child.id().to_string()).unwrap();
         }
         assert_eq!(members(&dirs).len(), 2);
