@@ -136,6 +136,18 @@ fn a_start_whose_reply_was_lost_runs_the_container_once() {
 }
 
 #[test]
+fn a_start_that_is_under_way_still_is_waited_for_and_not_made_again() {
+    let fake = FakeCri::containerd();
+    fake.fault(Method::StartContainer, 1, Fault::Fail(Code::Unavailable, "connection reset"));
+    let text = "failed to set starting state for container: container is already in starting state";
+    fake.fault(Method::StartContainer, 2, Fault::Fail(Code::Unknown, text));
+    let job = Job::on_fake(&fake);
+    completed(&job.run("true"));
+    let creates = fake.calls().into_iter().filter(|call| call.method == Method::CreateContainer);
+    assert_eq!((creates.count(), fake.starts_of(job.id())), (1, 1));
+}
+
+#[test]
 fn removals_whose_replies_were_lost_leave_nothing() {
     let fake = FakeCri::containerd();
     for method in [Method::StopContainer, Method::RemoveContainer, Method::StopPodSandbox, Method::RemovePodSandbox] {
