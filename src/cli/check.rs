@@ -15,13 +15,14 @@ pub mod settings;
 
 use crate::cli::output;
 use crate::cli::run::user::{JobUser, parse_job_user};
-use crate::config;
+use crate::config::{self, Config};
 use crate::sys::stdio;
 use clap::Args;
-use line::{Level, Line, ok, warn, within};
+use line::{LIMIT, Level, Line, answer, ok, warn, within};
 use nix::unistd::geteuid;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tokio::runtime::Handle;
 
 /// The image of a trial where none is named.
 const TRIAL_IMAGE: &str = "alpine:latest";
@@ -76,9 +77,12 @@ pub fn run(options: &Options) -> ExitCode {
 
 async fn check(options: &Options, told: &mut Told<'_>) {
     told.tell(vec![caller()]);
-    let (lines, config, node) = settings::look(&options.config);
+    let path = options.config.clone();
+    let found = answer(LIMIT, "config", &path.display().to_string(), move || settings::look(&path)).await;
+    let (lines, config, node) = found.unwrap_or_else(|line| (vec![line], Config::default(), None));
     told.tell(lines);
-    told.tell(settings::programs(&config));
+    let looked = config.clone();
+    told.tell(within("supervisor", "the programs it names", move || settings::programs(&looked)).await);
     told.tell(within("kernel", "the kernel's files", kernel::look).await);
     let looked = config.clone();
     told.tell(within("disk", "the directories of steps", move || places::look(&looked)).await);
@@ -90,7 +94,11 @@ async fn check(options: &Options, told: &mut Told<'_>) {
     }
     let Some(node) = node else { return };
     told.tell(runtime::look(&node).await);
-    told.tell(vec![leftovers::look(&config, &node).await]);
+    // It reads directories, between the questions to the runtime.
+    let event_loop = Handle::current();
+    let look = move || event_loop.block_on(leftovers::look(&config, &node));
+    let line = answer(LIMIT * 2, "leftovers", "the directories of steps and mounts", look).await;
+    told.tell(vec![line.unwrap_or_else(|line| line)]);
     if let Some(image) = &options.run {
         told.tell(vec![leftovers::trial(&options.config, image).await]);
     }

@@ -5,10 +5,16 @@ use crate::support::job::Job;
 use crate::support::node::{ConfiguredNode, Said};
 use crate::support::runtime::{on_each, on_each_with_userns, on_each_without_userns};
 use crate::support::user::TestUser;
+use crate::support::{LONG, wait};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Level, what was found and the remedy of each line about `check`.
@@ -152,6 +158,31 @@ fn a_runtime_that_hangs_or_is_none_costs_seconds() {
     assert_eq!(said.code, Some(1));
     has(&said, "runtime", "fail", "no answer within 10 s");
     assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_file_system_that_hangs_costs_seconds() {
+    let node = ConfiguredNode::with(
+        "Supervisor: {Path: ROOT/hangs/supervisor}\n\
+         Container: {Enabled: true, RuntimeEndpoint: ROOT/none.sock, BindFs: {Enabled: true, MountBaseDir: ROOT/hangs/m}}\n",
+    );
+    let [well, hangs] = ["well", "hangs"].map(|name| node.0.join(name));
+    [&well, &hangs].iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let device = |dir: &Path| fs::metadata(dir).unwrap().dev();
+    let mut daemon = Command::new("bindfs").arg("-f").args([&well, &hangs]).spawn().unwrap();
+    wait::holds("bindfs serves", LONG, || device(&hangs) != device(&node.0));
+    kill(Pid::from_raw(daemon.id().cast_signed()), Signal::SIGSTOP).unwrap();
+    let begun = Instant::now();
+    let said = node.call("check", &["--json"]);
+    let took = begun.elapsed();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    umount2(&hangs, MntFlags::MNT_DETACH).unwrap();
+    assert_eq!(said.code, Some(1));
+    has(&said, "supervisor", "fail", "no answer within 10 s");
+    has(&said, "MountBaseDir", "fail", "no answer within 10 s");
+    has(&said, "leftovers", "fail", "no answer within 20 s");
+    assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! bindfs and what it needs.
 
 use crate::cli::check::kernel::knows_file_system;
-use crate::cli::check::line::{LIMIT, Level, Line, fail, ok, warn};
+use crate::cli::check::line::{LIMIT, Level, Line, fail, ok, warn, within};
 use crate::cli::check::places;
 use crate::config::Config;
 use crate::mounts::bindfs::find_program;
@@ -24,7 +24,9 @@ pub async fn look(config: &Config) -> Vec<Line> {
     ];
     if section.enabled {
         let remedy = "chown root and chmod 0700: bindfs mounts of jobs are in it";
-        lines.push(places::roots("MountBaseDir", Level::Warn, &config.mount_base_dir(), remedy));
+        let (key, dir) = ("MountBaseDir", config.mount_base_dir());
+        let what = dir.display().to_string();
+        lines.extend(within(key, &what, move || vec![places::roots(key, Level::Warn, &dir, remedy)]).await);
         return lines;
     }
     for line in lines.iter_mut().filter(|line| line.level == Level::Fail) {

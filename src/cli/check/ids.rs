@@ -1,6 +1,6 @@
 //! Mapped ids: on file systems, and of one user.
 
-use crate::cli::check::line::{LIMIT, Line, fail, ok, untold, warn};
+use crate::cli::check::line::{LIMIT, Line, answer, fail, ok, untold, warn};
 use crate::cli::check::places;
 use crate::cli::run::user::{self, JobUser};
 use crate::config::Config;
@@ -34,9 +34,13 @@ pub async fn file_systems(config: &Config, paths: &[PathBuf]) -> Vec<Line> {
         }
     };
     // Below it are mounts of live steps, mapped already.
-    let base = (places::existing(&config.base_dir), Depth::One);
-    let mut lines = Vec::new();
-    for (path, depth) in std::iter::once(base).chain(paths.iter().map(|path| (path.clone(), Depth::All))) {
+    let dir = config.base_dir.clone();
+    let base = answer(LIMIT, "id-mapped mounts", &dir.display().to_string(), move || places::existing(&dir)).await;
+    let (mut lines, base) = match base {
+        Ok(base) => (Vec::new(), Some((base, Depth::One))),
+        Err(line) => (vec![line], None),
+    };
+    for (path, depth) in base.into_iter().chain(paths.iter().map(|path| (path.clone(), Depth::All))) {
         lines.push(one(path, depth, Arc::clone(&namespace)).await);
     }
     lines

@@ -72,14 +72,27 @@ impl fmt::Display for Line {
 
 /// Looks on a thread of its own; one that does not come back in time is a finding too.
 pub async fn within(check: &'static str, what: &str, look: impl FnOnce() -> Vec<Line> + Send + 'static) -> Vec<Line> {
-    match timeout(LIMIT, spawn_blocking(look)).await {
-        Ok(Ok(lines)) => lines,
-        Ok(Err(error)) => vec![warn(check, format!("{what}: {error}"), "tell us: this is a fault of the program")],
-        Err(_elapsed) => vec![fail(
+    answer(LIMIT, check, what, look).await.unwrap_or_else(|line| vec![line])
+}
+
+/// As [`within`], for a look at something else than lines, or that takes longer.
+///
+/// # Errors
+/// The line that says what did not answer.
+pub async fn answer<T: Send + 'static>(
+    limit: Duration,
+    check: &'static str,
+    what: &str,
+    look: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Line> {
+    match timeout(limit, spawn_blocking(look)).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(warn(check, format!("{what}: {error}"), "tell us: this is a fault of the program")),
+        Err(_elapsed) => Err(fail(
             check,
-            format!("{what}: no answer within {} s", LIMIT.as_secs()),
+            format!("{what}: no answer within {} s", limit.as_secs()),
             "a file system or name service hangs: look at the kernel's log",
-        )],
+        )),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The container runtime: whether it answers, and what it has.
 
-use crate::cli::check::line::{LIMIT, Line, fail, ok, untold, warn};
+use crate::cli::check::line::{LIMIT, Line, fail, ok, untold, warn, within};
 use crate::cli::check::places;
 use crate::config::Container;
 use crate::cri::client::{Client, Limits};
@@ -133,9 +133,10 @@ async fn image_service(client: &Client, node: &Container) -> Vec<Line> {
         }
     }
     if let Ok(Ok(stores)) = timeout(LIMIT, client.image_places()).await
-        && let Some(store) = stores.first().filter(|store| store.is_dir())
+        && let Some(store) = stores.into_iter().next()
     {
-        lines.push(places::room("disk", store));
+        let room = move || store.is_dir().then(|| places::room("disk", &store)).into_iter().collect();
+        lines.extend(within("disk", "the images' store", room).await);
     }
     lines
 }
