@@ -18,6 +18,7 @@ pub mod labels;
 mod oom;
 pub mod pull;
 pub mod sandbox;
+mod settle;
 pub mod start;
 pub mod streaming;
 pub mod task;

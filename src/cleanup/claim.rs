@@ -270,7 +270,9 @@ pub fn orphans_beside(temp: &TempDir, id: StepId) -> Vec<StepDir> {
     let entries = fs::read_dir(temp.job(id.job).steps()).into_iter().flatten().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let others = numbers.filter(|step| *step != id.step).map(|step| temp.step(StepId { job: id.job, step }));
-    others.filter(|dir| journal::is_begun(&dir.journal()) && is_held(dir).is_ok_and(|held| !held)).collect()
+    others
+        .filter(|dir| journal::is_begun(&dir.journal()).unwrap_or(true) && is_held(dir).is_ok_and(|held| !held))
+        .collect()
 }
 
 /// Names `entries` in a journal of their own, where nobody owns the step and it has no journal: a reaper
@@ -283,7 +285,7 @@ pub fn orphans_beside(temp: &TempDir, id: StepId) -> Vec<StepDir> {
 pub fn adopt(dir: &StepDir, header: &Header, entries: &[Entry]) -> Result<bool, ClaimError> {
     make_dir(dir.path()).map_err(io_error("create", dir.path()))?;
     let Lock::Taken(_lock) = lock(dir)? else { return Ok(false) };
-    if journal::is_begun(&dir.journal()) {
+    if journal::is_begun(&dir.journal())? {
         return Ok(false);
     }
     let mut journal = Journal::create(&dir.journal(), header)?;

@@ -75,14 +75,22 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]; what is owed there is then for a person, and must not be overwritten.
     pub fn resume(path: &Path, header: &Header) -> Result<Option<Self>, JournalError> {
-        if !is_begun(path) {
+        let bytes = match read_bytes(path) {
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|source| JournalError::Io { verb: "read", path: path.to_owned(), source })?,
+        };
+        if !has_line(&bytes) {
             return Ok(None);
         }
-        let (earlier, entries) = read(path)?;
+        let (earlier, entries) = understand(path, &bytes)?;
         if entries.is_empty() {
             return Ok(None);
         }
         let rebooted = earlier.boot != header.boot;
+        if earlier.runtime != header.runtime {
+            tracing::warn!(earlier = %earlier.runtime.display(), now = %header.runtime.display(),
+                "an earlier run of the step used another runtime; what it left there is looked for at the new one");
+        }
         let entries: Vec<Entry> =
             entries.into_iter().map(|entry| if rebooted { entry.after_reboot() } else { entry }).collect();
         let text: Vec<u8> = std::iter::once(line(header)).chain(entries.iter().map(line)).flatten().collect();
@@ -155,21 +163,37 @@ fn line(value: &impl serde::Serialize) -> Vec<u8> {
 /// [`JournalError`]; a torn last line is none.
 pub fn read(path: &Path) -> Result<(Header, Vec<Entry>), JournalError> {
     let failed = |source| JournalError::Io { verb: "read", path: path.to_owned(), source };
-    let bytes = read_bytes(path).map_err(failed)?;
-    parse(&bytes).map_err(|problem| JournalError::Foreign { path: path.to_owned(), problem })
+    understand(path, &read_bytes(path).map_err(failed)?)
+}
+
+fn understand(path: &Path, bytes: &[u8]) -> Result<(Header, Vec<Entry>), JournalError> {
+    parse(bytes).map_err(|problem| JournalError::Foreign { path: path.to_owned(), problem })
 }
 
 /// Whether anything was ever written down: without a whole first line nothing was acquired.
-pub fn is_begun(path: &Path) -> bool {
-    read_bytes(path).is_ok_and(|bytes| bytes.contains(&b'\n'))
+///
+/// # Errors
+/// [`JournalError::Io`]: then nobody knows, and something may be owed.
+pub fn is_begun(path: &Path) -> Result<bool, JournalError> {
+    match read_bytes(path) {
+        Ok(bytes) => Ok(has_line(&bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(JournalError::Io { verb: "read", path: path.to_owned(), source }),
+    }
+}
+
+fn has_line(bytes: &[u8]) -> bool {
+    bytes.contains(&b'\n')
 }
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut options = OpenOptions::new();
     let file = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path)?;
-    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    // Read in part, it would be forgotten in part.
+    let whole = u64::try_from(bytes.len()).is_ok_and(|length| length <= MAX_BYTES);
+    whole.then_some(bytes).ok_or_else(|| io::Error::other(format!("it is larger than {MAX_BYTES} bytes")))
 }
 
 /// Understands a journal's bytes. Whole lines only; a line in the middle that
@@ -263,6 +287,20 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), newer);
         std::fs::write(&path, &newer[..5]).unwrap();
         assert!(Journal::resume(&path, &header()).unwrap().is_none(), "nothing was acquired yet");
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_read_is_none_that_is_empty() {
+        let dir = Dir::new();
+        let path = dir.path().join("journal");
+        assert!(!is_begun(&path).unwrap());
+        // Read as root too, this fails.
+        std::fs::create_dir(&path).unwrap();
+        assert!(matches!(is_begun(&path), Err(JournalError::Io { .. })));
+        assert!(matches!(Journal::resume(&path, &header()), Err(JournalError::Io { .. })));
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::write(&path, vec![b'\n'; usize::try_from(MAX_BYTES).unwrap() + 1]).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("larger than"));
     }
 
     proptest! {

@@ -37,7 +37,7 @@ pub enum EndError {
     #[error(transparent)]
     Unkillable(#[from] Unkillable),
     /// Whether any are left cannot be told.
-    #[error("cannot tell whether processes of the container are left, from /proc/self/mountinfo: {0}")]
+    #[error("cannot tell whether processes of the container are left in its control groups: {0}")]
     Unknown(#[source] io::Error),
 }
 
@@ -55,6 +55,7 @@ fn list(named: &[Stuck]) -> String {
 /// [`EndError`]; names what is still there after 2 s.
 pub async fn end(groups: &[String]) -> Result<(), EndError> {
     let begun = Instant::now();
+    kill::kill_trees(groups);
     loop {
         // Anew each time: a process may make groups.
         let dirs = kill::directories(groups).map_err(EndError::Unknown)?;
@@ -77,6 +78,7 @@ pub async fn end(groups: &[String]) -> Result<(), EndError> {
 
 /// Kills everything in `groups` once, without waiting.
 pub fn kill_now(groups: &[String]) {
+    kill::kill_trees(groups);
     match kill::directories(groups) {
         Ok(dirs) => kill::kill(&dirs),
         Err(error) => tracing::warn!(%error, "cannot find the container's processes"),

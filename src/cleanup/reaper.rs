@@ -115,7 +115,7 @@ pub async fn reap(dir: &StepDir, unsettled: Duration, begin: Begin) -> Result<Re
         Wait::Another => return Ok(Reaped::Elsewhere),
     };
     claim::sign(&mut lock)?;
-    if !journal::is_begun(&dir.journal()) {
+    if !journal::is_begun(&dir.journal())? {
         // Its owner was killed before it acquired anything, or after it had undone all.
         claim::remove_dir(dir)?;
         return Ok(Reaped::All);
@@ -177,7 +177,7 @@ async fn undo_within(dir: &StepDir, limit: Duration) -> Result<Told, ReapError> 
         Lock::Vanished => return Ok(Told::Undone),
     };
     claim::sign(&mut lock)?;
-    if !journal::is_begun(&dir.journal()) {
+    if !journal::is_begun(&dir.journal())? {
         claim::remove_dir(dir)?;
         return Ok(Told::Undone);
     }

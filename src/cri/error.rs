@@ -82,6 +82,15 @@ impl CriError {
         ["cni", "CNI", "setup network", "pod network"].iter().any(|word| text.contains(word))
     }
 
+    /// Whether the node's packet filter refused the pod's network for something that passes: another pod
+    /// or program changed it just then, or holds its lock (iptables' exit status 4).
+    ///
+    /// As for the names above, no code tells it; what follows is one more try.
+    pub fn names_busy_packet_filter(&self) -> bool {
+        let Self::Refused { message, .. } = self else { return false };
+        message.contains("iptables") && message.contains("exit status 4:")
+    }
+
     /// What to do about it.
     pub fn class(&self) -> Class {
         match self {
@@ -160,6 +169,15 @@ mod tests {
         }
         let other = Status::new(Code::Unknown, "no such image");
         assert_eq!(CriError::of("CreateContainer", &other).class(), Class::Permanent);
+    }
+
+    #[test]
+    fn a_packet_filter_that_is_busy_is_told_from_one_that_refuses() {
+        let of = |text: &str| CriError::of("RunPodSandbox", &Status::new(Code::Unknown, text));
+        let race = r#"plugin type="portmap" failed (add): unable to create chain CNI-HOSTPORT-SETMARK: running [/usr/sbin/iptables -t nat -N CNI-HOSTPORT-SETMARK --wait]: exit status 4: iptables v1.8.9 (nf_tables):  CHAIN_USER_ADD failed (File exists): chain CNI-HOSTPORT-SETMARK"#;
+        assert!(of(race).names_busy_packet_filter());
+        assert!(!of(&race.replace("exit status 4", "exit status 2")).names_busy_packet_filter());
+        assert!(!of("exit status 4: of another program").names_busy_packet_filter());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::cri::error::{Class, CriError};
 use crate::cri::exits::Exits;
 use crate::cri::info;
 use crate::cri::oom::Counters;
+use crate::cri::settle::settle;
 use crate::cri::witness::{Certainty, Memory, OomKills, judge};
 use crate::outcome::{End, Outcome};
 use crate::sys::cgroup;
@@ -21,7 +22,7 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 
 /// How often the cgroup is looked at while StartContainer runs (some 100 ms): the init
 /// waits there for tens of milliseconds, and looking takes time from the runtime.
@@ -29,8 +30,6 @@ const SEEING: Duration = Duration::from_millis(5);
 /// The same for a start that takes longer than [`LONG_START`].
 const SEEING_SELDOM: Duration = Duration::from_millis(100);
 const LONG_START: Duration = Duration::from_secs(1);
-/// Between two questions about a start whose answer did not come.
-const SETTLING: Duration = Duration::from_secs(1);
 
 /// A container's init could not be killed without the runtime.
 #[derive(Debug, thiserror::Error)]
@@ -221,43 +220,6 @@ fn counters_of(pid: i32, id: &str, in_job: bool) -> Option<Counters> {
     let groups = cgroup::groups_of(pid).ok()?.into_iter().map(|(_, path)| path);
     let own: Vec<_> = groups.filter(|path| path.contains(id)).collect();
     Counters::open(&cgroup::member_files(&own).ok()?, in_job)
-}
-
-/// Finds out what became of a start whose answer did not come.
-async fn settle(client: &Client, id: &str, unsure: Result<(), CriError>) -> Result<(), CriError> {
-    let begun = Instant::now();
-    loop {
-        match client.status(id, Detail::Brief).await {
-            Ok(status) => match state(&status) {
-                ContainerState::ContainerExited if did_not_run(&status) => return unsure.map_err(cut_off),
-                ContainerState::ContainerRunning | ContainerState::ContainerExited => return Ok(()),
-                ContainerState::ContainerCreated => match client.start(id).await {
-                    // Under way still: one made again now would run beside it.
-                    Err(error) if error.class() == Class::Unsure || error.names_start_under_way() => {}
-                    // containerd 1.6 keeps the container and forgets its pipes: it can start nowhere any more.
-                    Err(error) => return Err(cut_off(error)),
-                    Ok(()) => return Ok(()),
-                },
-                ContainerState::ContainerUnknown => {}
-            },
-            Err(error) if error.class() == Class::Unsure => {}
-            Err(error) if error.class() == Class::Gone => return unsure.map_err(cut_off),
-            Err(error) => return Err(error),
-        }
-        if begun.elapsed() > client.limits.start {
-            return unsure;
-        }
-        sleep(SETTLING).await;
-    }
-}
-
-/// containerd's word for a start that was cut off before the init ran.
-fn did_not_run(status: &ContainerStatusResponse) -> bool {
-    status.status.as_ref().is_some_and(|status| status.reason == "StartError")
-}
-
-fn cut_off(error: CriError) -> CriError {
-    CriError::CutOff(Box::new(error))
 }
 
 /// Holds the process a runtime names; certain where it is in the container's cgroup.

@@ -10,6 +10,7 @@ use crate::cri::start::{Held, end, hold, pid_of, state};
 use crate::cri::witness::{Certainty, RuntimeWord, judge};
 use crate::outcome::{End, Outcome};
 use crate::sys::ticks::Ticks;
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
@@ -37,7 +38,7 @@ pub enum FirstLook {
 
 /// Waits for the container's end and says how it ended.
 pub async fn until_end(client: &Client, held: &Held, first: FirstLook) -> Outcome {
-    let watcher = Watcher { client, held, turns: Ticks::every(SLOW) };
+    let watcher = Watcher { client, held, turns: Ticks::every(SLOW), is_gone: Cell::new(false) };
     // What was seen while it started may not be its init; what the runtime names is.
     watcher.correct().await;
     let mut first = first;
@@ -57,6 +58,8 @@ struct Watcher<'a> {
     held: &'a Held,
     /// When to ask although nothing hints at an end.
     turns: Ticks,
+    /// The process that the runtime names is not there (any more).
+    is_gone: Cell<bool>,
 }
 
 /// What one answer of the runtime means.
@@ -107,10 +110,10 @@ impl Watcher<'_> {
                         tracing::warn!("the runtime does not know of the container's end; the kernel's word counts");
                         return Some(self.judge(Some(known), None));
                     }
-                    // An old kernel, and a runtime that will not notice: nobody can tell. What was only
-                    // seen may not have been the init: that one may run.
-                    None if runs && self.held.has_ended() => return Some(self.judge(None, None)),
-                    _ => {}
+                    // A runtime that will not notice, and an old kernel or an init that nobody held: nobody
+                    // can tell. What was only seen may not have been the init: that one may run.
+                    _ if runs && (self.held.has_ended() || self.is_gone.get()) => return Some(self.judge(None, None)),
+                    Some(_) | None => {}
                 }
             }
             sleep(pause).await;
@@ -172,7 +175,11 @@ impl Watcher<'_> {
         let init = match held {
             // Seen and named: nothing could be surer.
             Some((process, _)) if process.pid == named => Some((process, Certainty::Named)),
-            held => hold(&self.held.id, named).or(held),
+            held => {
+                let init = hold(&self.held.id, named);
+                self.is_gone.set(init.is_none() && held.is_some());
+                init.or(held)
+            }
         };
         // The runtime may not have noticed the end of the one it names.
         let runs = init.as_ref().is_none_or(|(process, _)| !process.has_ended());

@@ -151,12 +151,8 @@ impl Driver {
             Next::Stage(stage, Err(failure)) => {
                 self.unsettled |= failure.unsettled;
                 self.found.untold |= failure.untold;
-                let Failure { code, reason, again, .. } = &failure;
-                if *again {
+                if failure.again {
                     self.found.forget_container();
-                    tracing::warn!(?stage, code, reason, "stage failed, and nothing of the user's ran");
-                } else {
-                    tracing::error!(?stage, code, reason, "stage failed");
                 }
                 Some(Event::StageFailed(stage, failure))
             }
@@ -186,6 +182,15 @@ impl Driver {
         if before != after {
             let ms = self.history.enter(after, clocks()).as_millis();
             tracing::info!(?event, from = ?before, to = ?after, ms, "state");
+        }
+        match (&event, after) {
+            (Event::StageFailed(stage, Failure { code, reason, .. }), State::Preparing { .. }) => {
+                tracing::warn!(?stage, code, reason, "stage failed, and nothing of the user's ran; trying again");
+            }
+            (Event::StageFailed(stage, Failure { code, reason, .. }), _) => {
+                tracing::error!(?stage, code, reason, "stage failed");
+            }
+            _ => {}
         }
         self.snapshot.set(self.machine.status());
         if before != State::Running && after == State::Running {
@@ -240,12 +245,16 @@ impl Driver {
                     actions.pop_front();
                     failpoint::pass(|| format!("before {}", Action::HandOver.name()));
                     // At once: at the job's end there is hardly time for one after the other.
-                    let kept = self.keep(outcome);
-                    tokio::join!(kept, self.hand_over());
+                    let ((), reaper) = tokio::join!(self.keep(outcome), self.launch_reaper());
+                    // Until here the directory is ours.
+                    self.hand_over(reaper);
                 }
                 Action::Keep(outcome) => self.keep(outcome).await,
                 Action::Undo => self.undo(),
-                Action::HandOver => self.hand_over().await,
+                Action::HandOver => {
+                    let reaper = self.launch_reaper().await;
+                    self.hand_over(reaper);
+                }
                 Action::Exit => self.over = true,
             }
         }

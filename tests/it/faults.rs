@@ -148,6 +148,19 @@ fn a_start_that_is_under_way_still_is_waited_for_and_not_made_again() {
 }
 
 #[test]
+fn a_start_that_was_done_before_the_second_came_is_the_start() {
+    let fake = FakeCri::containerd();
+    // Created still when it is looked at, running when it is started once more.
+    let done = Duration::from_millis(300);
+    fake.fault(Method::StartContainer, 1, Fault::DoneLater(done, Code::Unavailable, "connection reset"));
+    fake.fault(Method::StartContainer, 1, Fault::Slow(2 * done));
+    let job = Job::on_fake(&fake);
+    completed(&job.run("sleep 1"));
+    let of = |method| fake.calls().into_iter().filter(|call| call.method == method).count();
+    assert_eq!((of(Method::CreateContainer), of(Method::StartContainer), fake.starts_of(job.id())), (1, 2, 1));
+}
+
+#[test]
 fn removals_whose_replies_were_lost_leave_nothing() {
     let fake = FakeCri::containerd();
     for method in [Method::StopContainer, Method::RemoveContainer, Method::StopPodSandbox, Method::RemovePodSandbox] {

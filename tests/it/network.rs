@@ -14,6 +14,7 @@ use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// A port of the node that no other test has.
@@ -83,17 +84,31 @@ fn a_port_that_a_program_has_is_refused() {
 struct FailingBridge {
     plugin: PathBuf,
     real: PathBuf,
+    /// There after the first failure.
+    failed: PathBuf,
+}
+
+/// Held while a bridge plugin may fail.
+static BRIDGE: Mutex<()> = Mutex::new(());
+
+/// How often.
+#[derive(PartialEq)]
+enum Fails {
+    Once,
+    Always,
 }
 
 impl FailingBridge {
-    fn of(runtime: &Runtime, job: &Job) -> Self {
+    fn of(runtime: &Runtime, job: &Job, fails: Fails, message: &str) -> Self {
         let endpoint = runtime.endpoint();
         let socket = Path::new(endpoint.strip_prefix("unix://").unwrap());
         let plugin = socket.parent().unwrap().join("cni-bin/bridge");
         let real = fs::read_link(&plugin).unwrap();
-        let told = r#"{"cniVersion":"1.0.0","code":11,"msg":"no address is left in the pool"}"#;
+        let failed = plugin.with_extension(format!("failed-{}", job.id()));
+        let may_pass = if fails == Fails::Once { format!("mkdir {} && ", failed.display()) } else { String::new() };
+        let told = format!(r#"{{"cniVersion":"1.0.0","code":11,"msg":"{message}"}}"#);
         let text = format!(
-            "#!/bin/sh\ncase $CNI_COMMAND$CNI_ARGS in ADD*=job-{}-*) echo '{told}'; exit 1 ;; esac\nexec {} \"$@\"\n",
+            "#!/bin/sh\ncase $CNI_COMMAND$CNI_ARGS in ADD*=job-{}-*) {may_pass}echo '{told}' && exit 1 ;; esac\nexec {} \"$@\"\n",
             job.id(),
             real.display()
         );
@@ -102,7 +117,7 @@ impl FailingBridge {
         fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
         // In one step: other jobs' pods go on meanwhile.
         fs::rename(new, &plugin).unwrap();
-        Self { plugin, real }
+        Self { plugin, real, failed }
     }
 }
 
@@ -110,16 +125,34 @@ impl Drop for FailingBridge {
     fn drop(&mut self) {
         let new = self.plugin.with_extension("new");
         symlink(&self.real, &new).and_then(|()| fs::rename(new, &self.plugin)).unwrap();
+        let _ = fs::remove_dir(&self.failed);
     }
 }
 
 #[test]
 fn a_network_that_cannot_be_had_is_told_with_the_plugins_words() {
+    let _turn = BRIDGE.lock().unwrap_or_else(PoisonError::into_inner);
     on_each(|runtime| {
         let job = Job::on(runtime);
-        let _failing = FailingBridge::of(runtime, &job);
+        let _failing = FailingBridge::of(runtime, &job, Fails::Always, "no address is left in the pool");
         let reason = refused(&job, port_of(&job));
         assert!(reason.contains("no address is left in the pool"), "{reason}");
         assert!(reason.contains("see its CNI configuration and plugins on this node"), "{reason}");
+    });
+}
+
+/// Two pods at once on a fresh node: each makes the chain that both want, and one is told that it is there.
+#[test]
+fn a_packet_filter_that_another_changes_just_then_costs_no_pod() {
+    let _turn = BRIDGE.lock().unwrap_or_else(PoisonError::into_inner);
+    on_each(|runtime| {
+        let job = Job::on(runtime);
+        let busy = "running [/usr/sbin/iptables -t nat -N CNI-HOSTPORT-SETMARK --wait]: exit status 4: \
+                    iptables v1.8.9 (nf_tables):  CHAIN_USER_ADD failed (File exists): chain CNI-HOSTPORT-SETMARK";
+        let failing = FailingBridge::of(runtime, &job, Fails::Once, busy);
+        let port = port_of(&job);
+        let pod = job.pod_with(|init| publish(init, port));
+        assert!(failing.failed.is_dir(), "the plugin was not asked");
+        job.end_pod(pod);
     });
 }

@@ -89,7 +89,7 @@ fn of_step(sweep: &Sweep<'_>, dir: StepDir, id: StepId) -> Result<Option<Debt>, 
     if claim::is_held(&dir).map_err(|error| stays(&error))? {
         return Ok(None);
     }
-    if !journal::is_begun(&dir.journal()) {
+    if !journal::is_begun(&dir.journal()).map_err(|error| stays(&error))? {
         return without_journal(sweep, dir, id);
     }
     let entries = match journal::read(&dir.journal()) {

@@ -11,6 +11,7 @@ use crate::step::event::Event;
 use crate::step::hooks;
 use crate::step::patience::{KEEP_LIMIT, SERVED_UNDO, UNDRAINED_LIMIT, UNSETTLED, UNSETTLED_REAPER};
 use crate::step::record::Known;
+use crate::sys::helper::HelperError;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
@@ -75,9 +76,14 @@ impl Driver {
         });
     }
 
-    pub(super) async fn hand_over(&mut self) {
+    /// One that waits until we let go of the step.
+    pub(super) async fn launch_reaper(&self) -> Result<i32, HelperError> {
         let unsettled = if self.unsettled { UNSETTLED_REAPER } else { Duration::ZERO };
-        match reaper::launch(self.claim.dir(), unsettled, reaper::Begin::OnceLetGo).await {
+        reaper::launch(self.claim.dir(), unsettled, reaper::Begin::OnceLetGo).await
+    }
+
+    pub(super) fn hand_over(&mut self, reaper: Result<i32, HelperError>) {
+        match reaper {
             Ok(pid) => {
                 tracing::warn!(pid, "the clean-up takes longer than craned waits; a reaper goes on with it");
                 self.underway.undo.clear();

@@ -10,6 +10,11 @@ use crate::identity::idmap::Ranges;
 use crate::spec::{NetworkMode, PodSpec, StepSpec};
 use crate::step::event::Failure;
 use crate::step::pod_record::{self, Pod};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// How long whoever changes the node's packet filter is given for it, each time longer.
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
 
 /// Brings the job's pod up and leaves its record for the container steps.
 pub(super) async fn run(
@@ -54,9 +59,13 @@ async fn create(
             Err(error) => error,
         };
         attempt += 1;
-        if attempt == ATTEMPTS || !matches!(error.class(), Class::Unsure | Class::NameTaken) {
+        let busy = error.names_busy_packet_filter();
+        if attempt == ATTEMPTS || !(busy || matches!(error.class(), Class::Unsure | Class::NameTaken)) {
             let unsettled = error.class() == Class::Unsure;
             return Err(Failure { unsettled, ..prepared(explained(error, pod)) });
+        }
+        if busy {
+            sleep(BUSY_PAUSE * attempt).await;
         }
         if let Some(id) = client.when_there(|| client.ready_pod(&selector)).await.map_err(prepared)? {
             tracing::warn!(%error, id, "the runtime's answer was lost; the pod is there");

@@ -47,6 +47,13 @@ pub fn members(dirs: &[PathBuf]) -> BTreeSet<i32> {
     dirs.iter().flat_map(|dir| super::read_members(&dir.join("cgroup.procs"))).filter(|pid| *pid != us).collect()
 }
 
+/// Ends everything in `groups` where one word does it (v2), however many groups are below.
+pub fn kill_trees(groups: &[String]) {
+    let tops = super::member_files(groups).unwrap_or_default();
+    // v1 has no such file; there each process is killed.
+    tops.iter().for_each(|file| drop(fs::write(file.with_file_name("cgroup.kill"), "1")));
+}
+
 /// Sends SIGKILL to every process in them, once.
 pub fn kill(dirs: &[PathBuf]) {
     // One word ends a whole tree, atomically. v1 has no such file, and may be there beside v2.

@@ -44,6 +44,8 @@ pub enum Fault {
     Fail(Code, &'static str),
     /// It is done, but the answer is this.
     DoneButAnswers(Code, &'static str),
+    /// The answer is this, and it is done after that time.
+    DoneLater(Duration, Code, &'static str),
     /// It is done, but the answer never comes.
     DoneButSilent,
 }

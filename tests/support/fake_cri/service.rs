@@ -81,6 +81,10 @@ impl Service {
                 let _ = work.await;
                 Err(Status::new(code, text))
             }
+            Some(Fault::DoneLater(time, code, text)) => {
+                tokio::spawn(slowly(time, work));
+                Err(Status::new(code, text))
+            }
             Some(Fault::DoneButSilent) => {
                 let _ = work.await;
                 std::future::pending().await

@@ -1,0 +1,61 @@
+//! What became of a start whose answer did not come.
+
+use crate::cri::api::{ContainerState, ContainerStatusResponse};
+use crate::cri::client::{Client, Detail};
+use crate::cri::error::{Class, CriError};
+use crate::cri::start::state;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// Between two questions.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Finds out, and starts what was not started; no longer than a start may take.
+///
+/// # Errors
+/// [`CriError::CutOff`] where the container did not run and cannot any more, else the runtime's own
+/// error, or `unsure` as it was.
+pub(super) async fn settle(client: &Client, id: &str, unsure: Result<(), CriError>) -> Result<(), CriError> {
+    let begun = Instant::now();
+    loop {
+        match client.status(id, Detail::Brief).await {
+            Ok(status) => match state(&status) {
+                ContainerState::ContainerExited if did_not_run(&status) => return unsure.map_err(cut_off),
+                ContainerState::ContainerRunning | ContainerState::ContainerExited => return Ok(()),
+                ContainerState::ContainerCreated => match client.start(id).await {
+                    Ok(()) => return Ok(()),
+                    // Under way still: one made again now would run beside it.
+                    Err(error) if error.class() == Class::Unsure || error.names_start_under_way() => {}
+                    Err(error) => is_created_still(client, id, error).await?,
+                },
+                ContainerState::ContainerUnknown => {}
+            },
+            Err(error) if error.class() == Class::Unsure => {}
+            Err(error) if error.class() == Class::Gone => return unsure.map_err(cut_off),
+            Err(error) => return Err(error),
+        }
+        if begun.elapsed() > client.limits.start {
+            return unsure;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// The second start was refused: because the first was done by then, or because there can be none any
+/// more (containerd 1.6 keeps the container and forgets its pipes).
+async fn is_created_still(client: &Client, id: &str, refused: CriError) -> Result<(), CriError> {
+    match client.status(id, Detail::Brief).await {
+        Ok(status) if state(&status) == ContainerState::ContainerCreated => Err(cut_off(refused)),
+        // The next look decides.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// containerd's word for a start that was cut off before the init ran.
+fn did_not_run(status: &ContainerStatusResponse) -> bool {
+    status.status.as_ref().is_some_and(|status| status.reason == "StartError")
+}
+
+fn cut_off(error: CriError) -> CriError {
+    CriError::CutOff(Box::new(error))
+}
