@@ -270,6 +270,7 @@ pub fn orphans_beside(temp: &TempDir, id: StepId) -> Vec<StepDir> {
     let entries = fs::read_dir(temp.job(id.job).steps()).into_iter().flatten().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let others = numbers.filter(|step| *step != id.step).map(|step| temp.step(StepId { job: id.job, step }));
+    // One that cannot be read is a reaper's to tell of.
     others
         .filter(|dir| journal::is_begun(&dir.journal()).unwrap_or(true) && is_held(dir).is_ok_and(|held| !held))
         .collect()

@@ -26,7 +26,7 @@ pub(super) async fn settle(client: &Client, id: &str, unsure: Result<(), CriErro
                     Ok(()) => return Ok(()),
                     // Under way still: one made again now would run beside it.
                     Err(error) if error.class() == Class::Unsure || error.names_start_under_way() => {}
-                    Err(error) => is_created_still(client, id, error).await?,
+                    Err(error) => refused_again(client, id, error).await?,
                 },
                 ContainerState::ContainerUnknown => {}
             },
@@ -43,7 +43,7 @@ pub(super) async fn settle(client: &Client, id: &str, unsure: Result<(), CriErro
 
 /// The second start was refused: because the first was done by then, or because there can be none any
 /// more (containerd 1.6 keeps the container and forgets its pipes).
-async fn is_created_still(client: &Client, id: &str, refused: CriError) -> Result<(), CriError> {
+async fn refused_again(client: &Client, id: &str, refused: CriError) -> Result<(), CriError> {
     match client.status(id, Detail::Brief).await {
         Ok(status) if state(&status) == ContainerState::ContainerCreated => Err(cut_off(refused)),
         // The next look decides.

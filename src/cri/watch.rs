@@ -9,8 +9,10 @@ use crate::cri::error::Class;
 use crate::cri::start::{Held, end, hold, pid_of, state};
 use crate::cri::witness::{Certainty, RuntimeWord, judge};
 use crate::outcome::{End, Outcome};
+use crate::sys::pidfd::Process;
 use crate::sys::ticks::Ticks;
 use std::cell::Cell;
+use std::io;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
@@ -176,8 +178,10 @@ impl Watcher<'_> {
             // Seen and named: nothing could be surer.
             Some((process, _)) if process.pid == named => Some((process, Certainty::Named)),
             held => {
+                // Any other error says nothing of the process.
+                let gone = |error: io::Error| error.raw_os_error() == Some(libc::ESRCH);
                 let init = hold(&self.held.id, named);
-                self.is_gone.set(init.is_none() && held.is_some());
+                self.is_gone.set(init.is_none() && held.is_some() && Process::open(named).is_err_and(gone));
                 init.or(held)
             }
         };

@@ -184,7 +184,7 @@ impl Driver {
             tracing::info!(?event, from = ?before, to = ?after, ms, "state");
         }
         match (&event, after) {
-            (Event::StageFailed(stage, Failure { code, reason, .. }), State::Preparing { .. }) => {
+            (Event::StageFailed(stage, Failure { code, reason, again: true, .. }), State::Preparing { .. }) => {
                 tracing::warn!(?stage, code, reason, "stage failed, and nothing of the user's ran; trying again");
             }
             (Event::StageFailed(stage, Failure { code, reason, .. }), _) => {
