@@ -10,7 +10,7 @@ use tokio::time::sleep;
 /// Between two questions.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Finds out, and starts what was not started; no longer than a start may take.
+/// Finds out, and starts what was not started; begins nothing anew after the time a start may take.
 ///
 /// # Errors
 /// [`CriError::CutOff`] where the container did not run and cannot any more, else the runtime's own
@@ -31,14 +31,18 @@ pub(super) async fn settle(client: &Client, id: &str, unsure: Result<(), CriErro
                 ContainerState::ContainerUnknown => {}
             },
             Err(error) if error.class() == Class::Unsure => {}
-            Err(error) if error.class() == Class::Gone => return unsure.map_err(cut_off),
+            // A runtime that could not load it after a restart forgets it, and it may run.
+            Err(error) if error.class() == Class::Gone => return unsure,
             Err(error) => return Err(error),
         }
         if begun.elapsed() > client.limits.start {
-            return unsure;
+            break;
         }
         sleep(PAUSE).await;
     }
+    // The last try may have been the one that was done, and nobody looked since.
+    let state = client.status(id, Detail::Brief).await.map(|status| state(&status));
+    if matches!(state, Ok(ContainerState::ContainerRunning)) { Ok(()) } else { unsure }
 }
 
 /// The second start was refused: because the first was done by then, or because there can be none any
@@ -46,8 +50,10 @@ pub(super) async fn settle(client: &Client, id: &str, unsure: Result<(), CriErro
 async fn refused_again(client: &Client, id: &str, refused: CriError) -> Result<(), CriError> {
     match client.status(id, Detail::Brief).await {
         Ok(status) if state(&status) == ContainerState::ContainerCreated => Err(cut_off(refused)),
-        // The next look decides.
-        Ok(_) | Err(_) => Ok(()),
+        Ok(_) | Err(_) => {
+            tracing::warn!(error = %refused, "the second start was refused; the next look decides");
+            Ok(())
+        }
     }
 }
 

@@ -173,6 +173,7 @@ impl Watcher<'_> {
     async fn correct(&self) -> bool {
         let status = self.client.status(&self.held.id, Detail::WithPid).await;
         let held = self.held.init();
+        self.is_gone.set(false);
         let Some(named) = status.ok().as_ref().and_then(pid_of) else { return held.is_none() };
         let init = match held {
             // Seen and named: nothing could be surer.
@@ -181,12 +182,12 @@ impl Watcher<'_> {
                 // Any other error says nothing of the process.
                 let gone = |error: io::Error| error.raw_os_error() == Some(libc::ESRCH);
                 let init = hold(&self.held.id, named);
-                self.is_gone.set(init.is_none() && held.is_some() && Process::open(named).is_err_and(gone));
+                self.is_gone.set(init.is_none() && Process::open(named).is_err_and(gone));
                 init.or(held)
             }
         };
         // The runtime may not have noticed the end of the one it names.
-        let runs = init.as_ref().is_none_or(|(process, _)| !process.has_ended());
+        let runs = init.as_ref().map_or(!self.is_gone.get(), |(process, _)| !process.has_ended());
         self.held.replace(init);
         runs
     }

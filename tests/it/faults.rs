@@ -151,13 +151,27 @@ fn a_start_that_is_under_way_still_is_waited_for_and_not_made_again() {
 fn a_start_that_was_done_before_the_second_came_is_the_start() {
     let fake = FakeCri::containerd();
     // Created still when it is looked at, running when it is started once more.
-    let done = Duration::from_millis(300);
+    let done = Duration::from_secs(2);
     fake.fault(Method::StartContainer, 1, Fault::DoneLater(done, Code::Unavailable, "connection reset"));
     fake.fault(Method::StartContainer, 1, Fault::Slow(2 * done));
     let job = Job::on_fake(&fake);
     completed(&job.run("sleep 1"));
     let of = |method| fake.calls().into_iter().filter(|call| call.method == method).count();
     assert_eq!((of(Method::CreateContainer), of(Method::StartContainer), fake.starts_of(job.id())), (1, 2, 1));
+}
+
+#[test]
+fn a_container_that_the_runtime_forgot_at_its_start_is_not_made_again() {
+    let fake = FakeCri::containerd();
+    fake.fault(Method::StartContainer, 1, Fault::DoneButAnswers(Code::Unavailable, "connection reset"));
+    // It may run, and does.
+    fake.fault(Method::ContainerStatus, 1, Fault::Fail(Code::NotFound, "no such container"));
+    let job = Job::on_fake(&fake);
+    let report = job.run("sleep 60");
+    assert_eq!(report.final_status(), JobStatus::Failed, "{report:?}");
+    assert!(report.reason.contains("connection reset"), "{report:?}");
+    let creates = fake.calls().into_iter().filter(|call| call.method == Method::CreateContainer);
+    assert_eq!((creates.count(), fake.starts_of(job.id())), (1, 1));
 }
 
 #[test]

@@ -105,6 +105,8 @@ impl FailingBridge {
         let plugin = socket.parent().unwrap().join("cni-bin/bridge");
         let real = fs::read_link(&plugin).unwrap();
         let failed = plugin.with_extension(format!("failed-{}", job.id()));
+        // An earlier run's would pass for this one's.
+        let _ = fs::remove_dir(&failed);
         let may_pass = if fails == Fails::Once { format!("mkdir {} && ", failed.display()) } else { String::new() };
         let told = format!(r#"{{"cniVersion":"1.0.0","code":11,"msg":"{message}"}}"#);
         let text = format!(

@@ -52,6 +52,8 @@ async fn create(
     report_left(perform::pods(client, &selector).await);
     ports::check(client, spec, pod).await?;
     let mut attempt = 0;
+    // Of any try: what one of them asked for may still appear.
+    let mut unsettled = false;
     loop {
         let config = sandbox::config(pod, ranges, attempt);
         let error = match client.run_pod(&config).await {
@@ -59,15 +61,16 @@ async fn create(
             Err(error) => error,
         };
         attempt += 1;
+        unsettled |= error.class() == Class::Unsure;
         let busy = error.names_busy_packet_filter();
         if attempt == ATTEMPTS || !(busy || matches!(error.class(), Class::Unsure | Class::NameTaken)) {
-            let unsettled = error.class() == Class::Unsure;
             return Err(Failure { unsettled, ..prepared(explained(error, pod)) });
         }
         if busy {
             sleep(BUSY_PAUSE * attempt).await;
         }
-        if let Some(id) = client.when_there(|| client.ready_pod(&selector)).await.map_err(prepared)? {
+        let ready = client.when_there(|| client.ready_pod(&selector)).await;
+        if let Some(id) = ready.map_err(|error| Failure { unsettled, ..prepared(error) })? {
             tracing::warn!(%error, id, "the runtime's answer was lost; the pod is there");
             return Ok((id, config));
         }
