@@ -5,6 +5,7 @@
 
 pub mod as_user;
 pub mod async_fd;
+pub mod awaited;
 pub mod cgroup;
 pub mod crash;
 pub mod errand;

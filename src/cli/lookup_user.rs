@@ -2,7 +2,7 @@
 //! libraries, in a process of its own.
 
 use crate::identity::look_up;
-use crate::sys::{privileges, stdio};
+use crate::sys::{awaited, privileges, stdio};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -18,7 +18,9 @@ pub fn arguments(words: &[OsString]) -> Option<(u32, Vec<u32>)> {
 pub fn run(uid: u32, gids: &[u32], subids: Option<&str>) -> ExitCode {
     // A name service's library must not be the last thing the kernel would kill.
     drop(privileges::ordinary_oom_score());
-    match stdio::out(look_up::answer(uid, gids, subids).as_bytes()) {
+    // A supervisor that was killed leaves nobody who would end a look-up that hangs.
+    let answer = awaited::while_awaited(|| look_up::answer(uid, gids, subids));
+    match answer.and_then(|answer| stdio::out(answer.as_bytes())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

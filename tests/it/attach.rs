@@ -194,7 +194,8 @@ fn a_terminal_is_the_programs_and_then_as_before() {
         let mut terminal = node.terminal(&["-it", "alpine:latest", "--", "sh"]);
         let before = terminal.settings();
         wait::holds("keys go through", LONG, || !terminal.settings().local_flags.contains(LocalFlags::ICANON));
-        terminal.type_in("stty size; tty\r");
+        // The size is sent once more when the program is there, a bit later.
+        terminal.type_in("until stty size | grep '33 101'; do :; done; tty\r");
         terminal.expect("33 101\r\n/dev/pts/");
         terminal.resize(120, 40);
         // The shell asks once the change has reached it.

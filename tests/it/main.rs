@@ -1,6 +1,6 @@
 //! All integration tests, in one binary to save link time.
 //!
-//! `handshake`, `control`, `documents` but for one, `doubles`, `faults`, `layering`, `numbers` and `pulls` need no runtime; the others need
+//! `handshake`, `control`, `documents` but for one, `doubles`, `faults`, `layering`, `numbers`, `pulls` and `users` need no runtime; the others need
 //! the real ones that `scripts/test` starts, and those of mounts a bindfs and /dev/fuse too.
 #![allow(
     clippy::unwrap_used,
@@ -55,5 +55,6 @@ mod swap;
 mod target;
 mod upgrade;
 mod userns;
+mod users;
 #[cfg(feature = "failpoints")]
 mod witness;

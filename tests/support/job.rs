@@ -141,8 +141,16 @@ impl Job {
         let etc = self.places().root.join("etc");
         std::fs::create_dir_all(etc.join("crane")).expect("the root is ours");
         std::fs::write(etc.join("crane/config.yaml"), config).expect("the root is ours");
-        let setup =
-            format!("cp -a /etc/passwd /etc/group /etc/nsswitch.conf {0} && mount --bind {0} /etc", etc.display());
+        self.start_with_etc(init, "true")
+    }
+
+    /// [`Job::start`] where the step sees a copy of `/etc`, `etc` below the job's root, after `change` was done there.
+    #[track_caller]
+    pub fn start_with_etc(&self, init: &InitSupervisorRequest, change: &str) -> Supervisor {
+        let etc = self.places().root.join("etc");
+        std::fs::create_dir_all(&etc).expect("the root is ours");
+        let copied = "/etc/passwd /etc/group /etc/nsswitch.conf";
+        let setup = format!("cp -a {copied} {0} && (cd {0} && {change}) && mount --bind {0} /etc", etc.display());
         let mut supervisor =
             Start { private: Some(setup), ..Start::like_craned(&self.places().root, self.id(), init.step_id) }.spawn();
         supervisor.send(init);
