@@ -2,7 +2,12 @@
 #![allow(missing_docs, clippy::all, clippy::pedantic)]
 tonic::include_proto!("runtime.v1");
 
-/// containerd's own calls.
+/// containerd's own calls for what runs.
 pub mod tasks {
     tonic::include_proto!("containerd.services.tasks.v1");
+}
+
+/// containerd's own calls for its records.
+pub mod records {
+    tonic::include_proto!("containerd.services.containers.v1");
 }

@@ -31,6 +31,8 @@ pub enum Method {
     ImageFsInfo,
     TasksKill,
     TasksDelete,
+    RecordsList,
+    RecordsDelete,
 }
 
 /// One thing that goes wrong with one call.
