@@ -118,7 +118,7 @@ impl Client {
         let image_channel = if images == runtime { runtime_channel.clone() } else { channel::to_socket(images.path()) };
         Self {
             tasks: TasksClient::new(runtime_channel.clone()),
-            records: ContainersClient::new(runtime_channel.clone()),
+            records: ContainersClient::new(runtime_channel.clone()).max_decoding_message_size(ANSWER_MAX),
             runtime: RuntimeServiceClient::new(runtime_channel).max_decoding_message_size(ANSWER_MAX),
             images: ImageServiceClient::new(image_channel).max_decoding_message_size(ANSWER_MAX),
             busy,

@@ -46,11 +46,11 @@ impl Client {
     }
 
     /// Ends and forgets what containerd keeps under these labels and CRI does not know. Tells the ids of
-    /// what stays: younger than [`SETTLED`], so it may be in the making, or being undone by containerd.
+    /// what stays: younger than 15 s, so it may be in the making, or being undone by containerd.
     /// Another runtime keeps nothing of the kind.
     ///
     /// # Errors
-    /// Of the list, or of the last record that cannot be removed.
+    /// The runtime is away, or of the first record that cannot be removed.
     pub async fn forget_records(&self, labels: &HashMap<String, String>) -> Result<Vec<String>, CriError> {
         let mut young = Vec::new();
         for Record { id, created_at } in self.records(labels).await? {
@@ -75,8 +75,10 @@ impl Client {
         let request = ListContainersRequest { filters: vec![filter(labels)] };
         let send = |request| async move { client.list(named(request)).await };
         match call("Containers/List", Some(self.limits.look), request, send).await {
-            Err(error) if error.class() == Class::Unimplemented => Ok(Vec::new()),
-            answer => Ok(answer?.containers),
+            Err(error) if error.class() == Class::Unsure => Err(error),
+            // Mostly no containerd. One that will not tell must not keep a clean-up from its end.
+            Err(_logged) => Ok(Vec::new()),
+            Ok(answer) => Ok(answer.containers),
         }
     }
 

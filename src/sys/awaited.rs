@@ -8,6 +8,7 @@
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::getpid;
 use rustix::fs::{FileType, fstat};
 use std::io;
@@ -17,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 /// output nobody can be said to read it, so there the work is done in any case.
 ///
 /// # Errors
-/// There was no reader to begin with, or the errno of fcntl(2).
+/// There was no reader to begin with, or the errno of fcntl(2) or sigaction(2).
 pub fn while_awaited<T>(work: impl FnOnce() -> T) -> io::Result<T> {
     let stdout = io::stdout();
     let answer = stdout.as_fd();
@@ -32,6 +33,9 @@ pub fn while_awaited<T>(work: impl FnOnce() -> T) -> io::Result<T> {
 }
 
 fn end_with_reader(answer: BorrowedFd<'_>) -> io::Result<()> {
+    // Whoever started us may have had it ignored, and that is inherited.
+    // SAFETY: no handler is installed.
+    unsafe { signal(Signal::SIGIO, SigHandler::SigDfl) }?;
     // SAFETY: takes a descriptor that is open and a number.
     Errno::result(unsafe { libc::fcntl(answer.as_raw_fd(), libc::F_SETOWN, getpid().as_raw()) })?;
     fcntl(answer, FcntlArg::F_SETFL(OFlag::O_ASYNC))?;
