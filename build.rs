@@ -2,9 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let ours =
-        ["crane.proto", "supervisor.proto", "cri.proto", "containerd_tasks.proto", "containerd_containers.proto"];
-    let files = protox::compile(ours, ["proto"])?;
+    let files = protox::compile(["crane.proto", "supervisor.proto", "cri.proto", "containerd.proto"], ["proto"])?;
     tonic_prost_build::configure()
         // Requests that carry environment values, arguments, credentials or tokens get no `Debug`.
         .skip_debug([

@@ -28,9 +28,6 @@ pub enum UndoError {
         #[source]
         source: CriError,
     },
-    /// CRI does not know it, and it is too young to be a left-over.
-    #[error("the runtime still makes, or undoes, pod or container {0}; it is removed if it stays")]
-    Record(String),
     /// Processes stay.
     #[error(transparent)]
     Processes(#[from] EndError),
@@ -167,7 +164,7 @@ pub async fn pods(client: &Client, labels: &HashMap<String, String>) -> Vec<Undo
         }
     };
     if found.is_empty() {
-        return records(client, labels).await;
+        return Vec::new();
     }
     // Containers first: CRI-O spends its whole patience on one that still runs in the sandbox.
     let mut errors = containers(client, labels).await;
@@ -181,15 +178,7 @@ pub async fn pods(client: &Client, labels: &HashMap<String, String>) -> Vec<Undo
         };
         errors.extend(result);
     }
-    if errors.is_empty() { records(client, labels).await } else { errors }
-}
-
-/// What the runtime keeps of the job beside what CRI knows, after a call that was cut off.
-async fn records(client: &Client, labels: &HashMap<String, String>) -> Vec<UndoError> {
-    match client.forget_records(labels).await {
-        Ok(young) => young.into_iter().map(UndoError::Record).collect(),
-        Err(source) => vec![UndoError::Runtime { what: "what only the runtime knows of the job".to_owned(), source }],
-    }
+    errors
 }
 
 /// Already gone is success.

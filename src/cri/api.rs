@@ -2,12 +2,7 @@
 #![allow(missing_docs, clippy::all, clippy::pedantic)]
 tonic::include_proto!("runtime.v1");
 
-/// containerd's own calls for what runs.
+/// containerd's own calls.
 pub mod tasks {
     tonic::include_proto!("containerd.services.tasks.v1");
-}
-
-/// containerd's own calls for its records.
-pub mod records {
-    tonic::include_proto!("containerd.services.containers.v1");
 }

@@ -5,7 +5,6 @@
 
 use crate::channel;
 use crate::cri::api::image_service_client::ImageServiceClient;
-use crate::cri::api::records::containers_client::ContainersClient;
 use crate::cri::api::runtime_service_client::RuntimeServiceClient;
 use crate::cri::api::tasks::tasks_client::TasksClient;
 use crate::cri::api::{
@@ -98,7 +97,6 @@ pub struct Client {
     pub(super) runtime: RuntimeServiceClient<Channel>,
     pub(super) images: ImageServiceClient<Channel>,
     pub(super) tasks: TasksClient<Channel>,
-    pub(super) records: ContainersClient<Channel>,
     /// Set while something is made on a connection that our guardian holds too.
     busy: Option<Busy>,
     /// The limits in force.
@@ -118,7 +116,6 @@ impl Client {
         let image_channel = if images == runtime { runtime_channel.clone() } else { channel::to_socket(images.path()) };
         Self {
             tasks: TasksClient::new(runtime_channel.clone()),
-            records: ContainersClient::new(runtime_channel.clone()).max_decoding_message_size(ANSWER_MAX),
             runtime: RuntimeServiceClient::new(runtime_channel).max_decoding_message_size(ANSWER_MAX),
             images: ImageServiceClient::new(image_channel).max_decoding_message_size(ANSWER_MAX),
             busy,

@@ -2,7 +2,8 @@
 //!
 //! What the work hangs on (a name service, a lock) says nothing of a reader that was killed.
 //! A pipe does: the kernel signals whoever asked for it (`O_ASYNC`, fcntl(2)) when its last
-//! reader goes, and SIGIO's default ends the process.
+//! reader goes, and SIGIO's default ends the process. It does so, too, when a reader finds the
+//! pipe empty: whoever starts us waits until there is something to read, or the end.
 #![allow(unsafe_code)]
 
 use nix::errno::Errno;

@@ -5,11 +5,10 @@ use crate::support::bed::Bed;
 use crate::support::fake_cri::{FakeCri, Fault, Flavour, Method};
 use crate::support::job::Job;
 use crate::support::mounting::is_long;
-use crate::support::runtime::{Runtime, on_each, on_each_alone};
+use crate::support::runtime::{Runtime, on_each_alone};
 use crate::support::supervisor::BINARY;
 use crate::support::{LONG, wait};
 use crane_supervisor::wire::crane::JobStatus;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tonic::Code;
@@ -130,66 +129,6 @@ fn a_pod_in_the_making_is_let_finish_and_then_undone() {
         }
         none_forgotten(runtime, &before);
     });
-}
-
-/// What `runtime` answers its own client; tests have it beside their registry.
-#[track_caller]
-fn ctr(runtime: &Runtime, arguments: &[&str]) -> String {
-    let registry = std::env::var("CRANE_TEST_REGISTRY").expect("scripts/test sets it");
-    let socket = runtime.endpoint().replace("unix://", "");
-    let mut ctr = Command::new(Path::new(&registry).with_file_name("ctr"));
-    let output = ctr.args(["-a", &socket, "-n", "k8s.io"]).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// The OCI runtime that the runtime is configured with.
-fn oci(runtime: &Runtime) -> String {
-    let socket = PathBuf::from(runtime.endpoint().replace("unix://", ""));
-    let newer = socket.with_file_name("oci-runc-new");
-    let oci = if newer.exists() { newer } else { socket.with_file_name("oci-runc") };
-    oci.display().to_string()
-}
-
-/// As a RunPodSandbox may leave it that is cut off; here made by hand, for it comes once in a thousand times.
-#[test]
-fn what_containerd_keeps_of_a_job_and_cri_does_not_know_goes_and_nothing_of_others() {
-    on_each(|runtime| {
-        let (job, other) = (Job::on(runtime), Job::on(runtime));
-        let mut pod = job.pod();
-        let kept = |job: &Job| format!("kept-{}", job.id());
-        for job in [&job, &other] {
-            let (number, uid) = (format!("job_id={}", job.id()), format!("uid={}", job.facts.uid));
-            let labels = ["cranesched=true", &number, &uid, "io.cri-containerd.kind=sandbox"];
-            let labels: Vec<&str> = labels.iter().flat_map(|label| ["--label", label]).collect();
-            let what = [&runtime.image(), &kept(job), "sleep", "600"];
-            ctr(runtime, &[&["run", "-d", "--null-io", "--runc-binary", &oci(runtime)], &labels[..], &what].concat());
-        }
-        let is_kept = |job: &Job| ctr(runtime, &["containers", "ls", "-q"]).lines().any(|id| id == kept(job));
-        pod.kill9_unguarded();
-        // As long as it may be in the making it is what is left.
-        cleaned(&job);
-        assert!(!is_kept(&job), "it stays");
-        assert!(is_kept(&other), "another job's is gone too");
-        assert!(ctr(runtime, &["tasks", "ls"]).contains(&kept(&other)), "another job's was ended");
-        ctr(runtime, &["tasks", "rm", "-f", &kept(&other)]);
-        ctr(runtime, &["containers", "rm", &kept(&other)]);
-    });
-}
-
-/// The fake's records are those of all that CRI knows: no label of an image may cost anybody a container.
-#[test]
-fn what_cri_knows_is_never_taken_for_a_left_over_record() {
-    let fake = FakeCri::containerd();
-    let (job, other) = (Job::on_fake(&fake), Job::on_fake(&fake));
-    let (mut pod, others) = (job.pod(), other.pod());
-    pod.kill9_unguarded();
-    cleaned(&job);
-    assert!(fake.methods().contains(&Method::RecordsList));
-    other.end_pod(others);
-    drop(job);
-    let touched = [Method::TasksKill, Method::TasksDelete, Method::RecordsDelete];
-    assert!(!fake.methods().iter().any(|method| touched.contains(method)), "{:?}", fake.methods());
 }
 
 #[test]

@@ -14,8 +14,9 @@ fn step_that_asks_in_vain(job: &Job) -> (Supervisor, i32) {
     // Without a writer.
     let mut step = job.start_with_etc(&init, "rm passwd && mkfifo passwd");
     step.execute();
-    let asks = wait::until(LONG, || asking(i32::try_from(step.pid()).unwrap())).expect("somebody asks");
-    (step, asks)
+    let helper = wait::until(LONG, || asking(i32::try_from(step.pid()).unwrap())).expect("somebody asks");
+    wait::holds("it ends with its reader from now on", LONG, || is_signalled(helper));
+    (step, helper)
 }
 
 /// The helper by which a step looks its user up.
@@ -28,9 +29,17 @@ fn asking(step: i32) -> Option<i32> {
     helpers.next().map(|process| process.pid)
 }
 
-/// It is gone, whoever its parent is now.
+/// The kernel tells it of its output's reader (O_ASYNC).
+fn is_signalled(helper: i32) -> bool {
+    let info = std::fs::read_to_string(format!("/proc/{helper}/fdinfo/1")).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok()).is_some_and(|flags| flags & libc::O_ASYNC != 0)
+}
+
+/// It has ended, whoever its parent is now.
 fn is_gone(helper: i32) -> bool {
-    kill(Pid::from_raw(helper), None).is_err()
+    let state = |process: procfs::process::Process| process.stat().map(|stat| stat.state);
+    procfs::process::Process::new(helper).and_then(state).map_or(true, |state| state == 'Z')
 }
 
 #[test]

@@ -31,8 +31,6 @@ pub enum Method {
     ImageFsInfo,
     TasksKill,
     TasksDelete,
-    RecordsList,
-    RecordsDelete,
 }
 
 /// One thing that goes wrong with one call.

@@ -20,7 +20,6 @@ pub use record::Call;
 
 use super::server::UnixServer;
 use crane_supervisor::cri::api::image_service_server::ImageServiceServer;
-use crane_supervisor::cri::api::records::containers_server::ContainersServer;
 use crane_supervisor::cri::api::runtime_service_server::RuntimeServiceServer;
 use crane_supervisor::cri::api::tasks::tasks_server::TasksServer;
 use faults::Faults;
@@ -115,15 +114,14 @@ impl FakeCri {
     pub fn start(&self) {
         let service = Service::new(&self.world, &self.faults, &self.calls);
         let runtime = RuntimeServiceServer::new(service.clone());
-        let containerds = (self.flavour().name == "containerd")
-            .then(|| (TasksServer::new(service.clone()), ContainersServer::new(service.clone())));
+        let tasks = (self.flavour().name == "containerd").then(|| TasksServer::new(service.clone()));
         let images = ImageServiceServer::new(service);
         let socket = self.dir.join("cri.sock");
         let servers = if self.images_apart {
             let image_socket = self.dir.join("images.sock");
             vec![UnixServer::start(&socket, runtime), UnixServer::start(&image_socket, images)]
         } else {
-            vec![UnixServer::start(&socket, service::all(runtime, images, containerds))]
+            vec![UnixServer::start(&socket, service::all(runtime, images, tasks))]
         };
         *self.servers.lock().unwrap() = servers;
     }

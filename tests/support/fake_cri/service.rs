@@ -4,8 +4,6 @@ use super::faults::{Fault, Faults, Method};
 use super::record::Calls;
 use super::world::World;
 use crane_supervisor::cri::api::image_service_server::{ImageService, ImageServiceServer};
-use crane_supervisor::cri::api::records::containers_server::{Containers, ContainersServer};
-use crane_supervisor::cri::api::records::{self, DeleteContainerRequest, ListContainersResponse as Records, Record};
 use crane_supervisor::cri::api::runtime_service_server::{RuntimeService, RuntimeServiceServer};
 use crane_supervisor::cri::api::tasks::tasks_server::{Tasks, TasksServer};
 use crane_supervisor::cri::api::tasks::{DeleteReply, DeleteTaskRequest, KillReply, KillRequest};
@@ -24,7 +22,7 @@ use tower::Service as _;
 pub fn all(
     runtime: RuntimeServiceServer<Service>,
     images: ImageServiceServer<Service>,
-    containerds: Option<(TasksServer<Service>, ContainersServer<Service>)>,
+    tasks: Option<TasksServer<Service>>,
 ) -> impl tower::Service<
     http::Request<Body>,
     Response = http::Response<Body>,
@@ -35,10 +33,9 @@ pub fn all(
 + 'static {
     tower::service_fn(move |request: http::Request<Body>| {
         let (mut runtime, mut images) = (runtime.clone(), images.clone());
-        match (request.uri().path().split('/').nth(1), &containerds) {
+        match (request.uri().path().split('/').nth(1), &tasks) {
             (Some("runtime.v1.ImageService"), _) => images.call(request),
-            (Some("containerd.services.tasks.v1.Tasks"), Some((tasks, _))) => tasks.clone().call(request),
-            (Some("containerd.services.containers.v1.Containers"), Some((_, records))) => records.clone().call(request),
+            (Some("containerd.services.tasks.v1.Tasks"), Some(tasks)) => tasks.clone().call(request),
             _ => runtime.call(request),
         }
     })
@@ -255,23 +252,6 @@ impl Tasks for Service {
     async fn delete(&self, request: Request<DeleteTaskRequest>) -> Reply<DeleteReply> {
         in_cris_namespace(&request)?;
         self.call(Method::TasksDelete, request, |_, _, _| async { Ok(DeleteReply {}) }).await
-    }
-}
-
-/// Everything CRI knows, whatever is asked for: as if any image had any label.
-#[tonic::async_trait]
-impl Containers for Service {
-    async fn list(&self, request: Request<records::ListContainersRequest>) -> Reply<Records> {
-        in_cris_namespace(&request)?;
-        self.call(Method::RecordsList, request, |w, _, _| async move {
-            Ok(Records { containers: w.ids().into_iter().map(|id| Record { id, created_at: None }).collect() })
-        })
-        .await
-    }
-
-    async fn delete(&self, request: Request<DeleteContainerRequest>) -> Reply<records::DeleteReply> {
-        in_cris_namespace(&request)?;
-        self.call(Method::RecordsDelete, request, |_, _, _| async { Ok(records::DeleteReply {}) }).await
     }
 }
 

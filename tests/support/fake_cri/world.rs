@@ -446,12 +446,6 @@ impl World {
 
     // ---- for tests ----
 
-    /// Of all pods and containers.
-    pub fn ids(&self) -> Vec<String> {
-        let state = self.state();
-        state.pods.keys().chain(state.containers.keys()).cloned().collect()
-    }
-
     pub fn forget_exit_codes(&self) {
         self.state().forget = true;
     }
