@@ -83,7 +83,8 @@ fn a_flood_arrives_whole() {
 
 /// A step that prints numbered lines after its word, with its log rotated once already.
 fn amid_numbered_lines(job: &Job) -> Supervisor {
-    let script = format!("echo ready; {}; sleep 300", count(1_000_000));
+    // More than any machine prints until it is killed.
+    let script = format!("echo ready; {}; sleep 300", count(10_000_000));
     let mut step = job.container_with(1, &["sh", "-c", &script], |init| bounded(init, 1_000_000, 100));
     step.execute();
     wait::holds("lines are coming", LONG, || files(job).len() > 1);

@@ -4,19 +4,28 @@ use crate::support::fake_cri::FakeCri;
 use crate::support::job::Job;
 use crate::support::supervisor::Supervisor;
 use crate::support::{LONG, wait};
+use crane_supervisor::identity::look_up::LOOK_UP_LIMIT;
 use crane_supervisor::wire::crane::{JobStatus, TerminateSource};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::time::Instant;
 
-/// A container step of `job` whose user database holds up whoever opens it, and the process that does.
-fn step_that_asks_in_vain(job: &Job) -> (Supervisor, i32) {
+/// A container step whose user database holds up whoever opens it, and the process that does.
+fn while_asked_in_vain(test: impl FnOnce(&Job, &mut Supervisor, i32)) {
+    let fake = FakeCri::containerd();
+    let job = Job::on_fake(&fake);
+    let pod = job.pod();
     let init = job.facts.container_step(1, &["true"]);
     // Without a writer.
     let mut step = job.start_with_etc(&init, "rm passwd && mkfifo passwd");
     step.execute();
     let helper = wait::until(LONG, || asking(i32::try_from(step.pid()).unwrap())).expect("somebody asks");
     wait::holds("it ends with its reader from now on", LONG, || is_signalled(helper));
-    (step, helper)
+    let begun = Instant::now();
+    test(&job, &mut step, helper);
+    wait::holds("the helper is gone", LONG, || is_gone(helper));
+    assert!(begun.elapsed() < LOOK_UP_LIMIT / 2, "it ended by its own limit");
+    job.end_pod(pod);
 }
 
 /// The helper by which a step looks its user up.
@@ -44,37 +53,24 @@ fn is_gone(helper: i32) -> bool {
 
 #[test]
 fn a_user_database_that_hangs_holds_up_no_call_and_nobody_waits_for_it_in_the_end() {
-    let fake = FakeCri::containerd();
-    let job = Job::on_fake(&fake);
-    let pod = job.pod();
-    let (mut step, helper) = step_that_asks_in_vain(&job);
-    step.check();
-    step.terminate(TerminateSource::UserCancel);
-    assert_eq!(job.ended(&mut step).final_status(), JobStatus::Cancelled);
-    wait::holds("the helper is gone", LONG, || is_gone(helper));
-    job.end_pod(pod);
+    while_asked_in_vain(|job, step, _| {
+        step.check();
+        step.terminate(TerminateSource::UserCancel);
+        assert_eq!(job.ended(step).final_status(), JobStatus::Cancelled);
+    });
 }
 
 #[test]
 fn the_helper_goes_with_a_killed_supervisor() {
-    let fake = FakeCri::containerd();
-    let job = Job::on_fake(&fake);
-    let pod = job.pod();
-    let (mut step, helper) = step_that_asks_in_vain(&job);
-    step.kill9();
-    wait::holds("the helper is gone", LONG, || is_gone(helper));
-    job.end_pod(pod);
+    while_asked_in_vain(|_, step, _| step.kill9());
 }
 
 #[test]
 fn a_name_services_library_that_aborts_fails_the_step_in_words() {
-    let fake = FakeCri::containerd();
-    let job = Job::on_fake(&fake);
-    let pod = job.pod();
-    let (mut step, helper) = step_that_asks_in_vain(&job);
-    kill(Pid::from_raw(helper), Signal::SIGABRT).unwrap();
-    let report = job.ended(&mut step);
-    assert_eq!(report.final_status(), JobStatus::Failed);
-    assert!(report.reason.starts_with("cannot look up user 65534: "), "{report:?}");
-    job.end_pod(pod);
+    while_asked_in_vain(|job, step, helper| {
+        kill(Pid::from_raw(helper), Signal::SIGABRT).unwrap();
+        let report = job.ended(step);
+        let wanted = "cannot look up user 65534: the look-up helper ended with signal: 6";
+        assert!(report.final_status() == JobStatus::Failed && report.reason.starts_with(wanted), "{report:?}");
+    });
 }
