@@ -14,12 +14,11 @@ use crate::cri::oom::Counters;
 use crate::cri::settle::settle;
 use crate::cri::witness::{Certainty, Memory, OomKills, judge};
 use crate::outcome::{End, Outcome};
-use crate::sys::cgroup;
 use crate::sys::cgroup::usage::Usage;
+use crate::sys::cgroup::{self, MemberFiles};
 use crate::sys::pidfd::Process;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval};
@@ -254,7 +253,7 @@ struct Seen {
     id: String,
     groups: [String; 2],
     /// Where their members are listed, from the first look on.
-    files: Option<Vec<PathBuf>>,
+    files: Option<MemberFiles>,
     candidates: Vec<(Process, u32)>,
     in_job: bool,
     oom: Option<Counters>,
@@ -300,10 +299,10 @@ impl Seen {
             exits.keep();
         }
         // Not before the call is on its way: a node with many containers has many mounts.
-        let files = self.files.get_or_insert_with(|| cgroup::member_files(&self.groups).unwrap_or_default());
-        let members = cgroup::members(files);
+        let files = self.files.get_or_insert_with(|| MemberFiles::of(&self.groups).unwrap_or_default());
+        let members = cgroup::members(&files.counting);
         if self.oom.is_none() && !members.is_empty() {
-            self.oom = Counters::open(files, self.in_job);
+            self.oom = Counters::open(&files.every, self.in_job);
         }
         let [pid] = members[..] else { return };
         match self.candidates.iter_mut().find(|(process, _)| process.pid == pid) {
@@ -314,7 +313,7 @@ impl Seen {
 
     /// The container's counters, opened early or, if it was quicker than us, now.
     fn counters(&mut self) -> Option<Counters> {
-        let files = self.files.as_deref().unwrap_or_default();
+        let files = self.files.as_ref().map_or(&[][..], |files| &files.every);
         let early = self.oom.take().map(|counters| counters.complete(files));
         early.or_else(|| Counters::open(files, self.in_job))
     }

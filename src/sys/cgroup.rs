@@ -217,13 +217,36 @@ pub fn remove_unknown_to_craned(group: &str) -> io::Result<()> {
 
 /// The membership lists each group may have, one per hierarchy, existing or not.
 pub fn member_files<S: AsRef<str>>(groups: &[S]) -> io::Result<Vec<PathBuf>> {
-    // Once: a node with many containers has many mounts.
-    let hierarchies = hierarchies()?;
-    let files = groups
-        .iter()
-        .map(|group| group.as_ref().trim_start_matches('/'))
-        .flat_map(|group| hierarchies.iter().map(move |hierarchy| hierarchy.mount.join(group).join("cgroup.procs")));
-    Ok(files.collect())
+    MemberFiles::of(groups).map(|files| files.every)
+}
+
+/// Where the members of some groups are listed, existing or not.
+#[derive(Debug, Default)]
+pub struct MemberFiles {
+    /// In each hierarchy.
+    pub every: Vec<PathBuf>,
+    /// Only in the v1 hierarchy that counts memory, in which every container is; where there is none, as `every`.
+    pub counting: Vec<PathBuf>,
+}
+
+impl MemberFiles {
+    /// Those of `groups`.
+    ///
+    /// # Errors
+    /// If /proc/self/mountinfo cannot be read.
+    pub fn of<S: AsRef<str>>(groups: &[S]) -> io::Result<Self> {
+        let all = hierarchies()?;
+        let counting: Vec<_> = all.iter().filter(|one| one.controllers.iter().any(|name| name == "memory")).collect();
+        let every: Vec<_> = all.iter().collect();
+        let counting = files_in(if counting.is_empty() { &every } else { &counting }, groups);
+        Ok(Self { every: files_in(&every, groups), counting })
+    }
+}
+
+fn files_in<S: AsRef<str>>(hierarchies: &[&Hierarchy], groups: &[S]) -> Vec<PathBuf> {
+    let groups = groups.iter().map(|group| group.as_ref().trim_start_matches('/'));
+    let dirs = groups.flat_map(|group| hierarchies.iter().map(move |hierarchy| hierarchy.mount.join(group)));
+    dirs.map(|dir| dir.join("cgroup.procs")).collect()
 }
 
 /// The processes in the first of `files` that exists and has any.
@@ -284,6 +307,16 @@ mod tests {
     #[test]
     fn a_group_that_is_gone_has_no_members() {
         assert!(members(&member_files(&["/no/such/group"]).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn memory_is_counted_in_one_hierarchy_or_nobody_says_in_which() {
+        let files = MemberFiles::of(&["/a", "b"]).unwrap();
+        let is_told = hierarchies().unwrap().iter().any(|one| one.controllers.iter().any(|name| name == "memory"));
+        let told: Vec<_> =
+            files.every.iter().filter(|file| !is_told || file.to_string_lossy().contains("memory")).collect();
+        assert!(!told.is_empty());
+        assert_eq!(files.counting.iter().collect::<Vec<_>>(), told);
     }
 
     #[test]

@@ -56,15 +56,18 @@ impl Meter {
     /// Opens what was not there before: a runtime joins one hierarchy of v1 after the other.
     pub fn complete<'a>(&mut self, dirs: impl Iterator<Item = &'a Path>) {
         for dir in dirs {
+            let files = [&mut self.cpu, &mut self.memory, &mut self.io];
+            if files.iter().all(|file| file.is_some()) {
+                return;
+            }
             // v1 has a cpu.stat too, which tells other things.
             let names = match dir.join("cgroup.controllers").exists() {
                 false => ["cpuacct.usage", "memory.max_usage_in_bytes", "blkio.throttle.io_service_bytes"],
                 true => ["cpu.stat", "memory.peak", "io.stat"],
             };
-            let [cpu, memory, io] = names.map(|name| File::open(dir.join(name)).ok());
-            self.cpu = self.cpu.take().or(cpu);
-            self.memory = self.memory.take().or(memory);
-            self.io = self.io.take().or(io);
+            for (file, name) in files.into_iter().zip(names).filter(|(file, _)| file.is_none()) {
+                *file = File::open(dir.join(name)).ok();
+            }
         }
     }
 
