@@ -14,13 +14,13 @@ pub fn arguments(words: &[OsString]) -> Option<(u32, Vec<u32>)> {
     Some((ids.next()??, ids.collect::<Option<_>>()?))
 }
 
-/// Answers on standard output, in JSON.
+/// Answers on standard output, in a line of JSON.
 pub fn run(uid: u32, gids: &[u32], subids: Option<&str>) -> ExitCode {
     // A name service's library must not be the last thing the kernel would kill.
     drop(privileges::ordinary_oom_score());
     // A supervisor that was killed leaves nobody who would end a look-up that hangs.
     let answer = awaited::while_awaited(|| look_up::answer(uid, gids, subids));
-    match answer.and_then(|answer| stdio::out(answer.as_bytes())) {
+    match answer.and_then(|answer| stdio::out(format!("{answer}\n").as_bytes())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

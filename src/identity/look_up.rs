@@ -98,8 +98,10 @@ impl LookUp {
     pub async fn answer(self) -> Result<Identity, UserError> {
         let uid = self.uid;
         let failed = |source| UserError::Helper { uid, source };
-        let output = self.helper.map_err(failed)?.output(LOOK_UP_LIMIT, ANSWER_MAX).await.map_err(failed)?;
-        match serde_json::from_slice(&output.stdout) {
+        let said = self.helper.map_err(failed)?.line(LOOK_UP_LIMIT, ANSWER_MAX).await.map_err(failed)?;
+        let without = |how: &str| UserError::LookUp { uid, reason: format!("the look-up helper {how}") };
+        let line = said.map_err(|output| without(&format!("ended with {}", output.status)))?;
+        match serde_json::from_slice(&line) {
             Ok(Answer::Found { identity, warnings }) => {
                 for problem in warnings {
                     tracing::warn!(%problem, "found while looking the user up");
@@ -109,9 +111,7 @@ impl LookUp {
             Ok(Answer::NoSubIds(reason)) => Err(UserError::SubIds { reason }),
             Ok(Answer::Unknown) => Err(UserError::Unknown { uid }),
             Ok(Answer::Failed(reason)) => Err(UserError::LookUp { uid, reason }),
-            Err(_) => {
-                Err(UserError::LookUp { uid, reason: format!("the look-up helper ended with {}", output.status) })
-            }
+            Err(_) => Err(without("gave no answer that can be read")),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Take};
 use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -96,11 +96,28 @@ impl Started {
     /// # Errors
     /// [`HelperError`]; a non-zero exit is not an error here.
     pub async fn output(self, limit: Duration, max_output: u64) -> Result<Output, HelperError> {
+        self.take(limit, async |child| finish(child, max_output).await).await
+    }
+
+    /// Waits for the helper's first line, of at most `max_output` bytes, and lets the helper go: its
+    /// memory takes a while to. One that ends without a line is told as by [`Started::output`].
+    ///
+    /// # Errors
+    /// As of [`Started::output`].
+    pub async fn line(self, limit: Duration, max_output: u64) -> Result<Result<Vec<u8>, Output>, HelperError> {
+        self.take(limit, async |child| first_line(child, max_output).await).await
+    }
+
+    async fn take<T>(
+        self,
+        limit: Duration,
+        from: impl AsyncFnOnce(&mut Kept) -> io::Result<T>,
+    ) -> Result<T, HelperError> {
         let Self { name, child } = self;
         // Over in a millisecond after its beginning.
         let child = child.join().unwrap_or_else(|_| Err(io::Error::other("the starting thread panicked")));
         let mut child = child.map_err(|source| HelperError::Run { program: name.clone(), source })?;
-        match timeout(limit, finish(&mut child, max_output)).await {
+        match timeout(limit, from(&mut child)).await {
             Ok(result) => result.map_err(|source| HelperError::Run { program: name, source }),
             Err(_elapsed) => Err(HelperError::TimedOut { program: name, limit }),
         }
@@ -168,6 +185,25 @@ fn receiver(child: &mut Child) -> io::Result<pipe::Receiver> {
 #[derive(Debug)]
 struct Kept(Option<Child>);
 
+impl Kept {
+    fn said(&mut self, max_output: u64) -> io::Result<Take<pipe::Receiver>> {
+        Ok(receiver(self.0.as_mut().ok_or(io::ErrorKind::NotFound)?)?.take(max_output))
+    }
+
+    /// Waits for its end, after `stdout`; `is_cut`: whatever it still has to say would block it for ever.
+    async fn end(&mut self, stdout: Vec<u8>, is_cut: bool) -> io::Result<Output> {
+        let child = self.0.as_mut().ok_or(io::ErrorKind::NotFound)?;
+        let process = Process::open(i32::try_from(child.id()).unwrap_or_default())?;
+        if is_cut {
+            process.signal(Signal::SIGKILL)?;
+        }
+        process.ended().await?;
+        let status = child.wait()?;
+        self.0 = None;
+        Ok(Output { status, stdout })
+    }
+}
+
 impl Drop for Kept {
     fn drop(&mut self) {
         if let Some(mut child) = self.0.take() {
@@ -190,25 +226,27 @@ async fn reap(mut child: Child) {
     drop(child.wait());
 }
 
-async fn finish(kept: &mut Kept, max_output: u64) -> io::Result<Output> {
-    let child = kept.0.as_mut().ok_or(io::ErrorKind::NotFound)?;
-    let process = Process::open(i32::try_from(child.id()).unwrap_or_default())?;
+async fn first_line(kept: &mut Kept, max_output: u64) -> io::Result<Result<Vec<u8>, Output>> {
+    let mut said = BufReader::new(kept.said(max_output)?);
     let mut stdout = Vec::new();
-    let mut limited = receiver(child)?.take(max_output);
-    limited.read_to_end(&mut stdout).await?;
-    if limited.limit() == 0 {
-        // Whatever it still has to say would block it for ever.
-        process.signal(Signal::SIGKILL)?;
+    said.read_until(b'\n', &mut stdout).await?;
+    if stdout.pop_if(|last| *last == b'\n').is_some() {
+        return Ok(Ok(stdout));
     }
-    process.ended().await?;
-    let status = child.wait()?;
-    kept.0 = None;
-    Ok(Output { status, stdout })
+    kept.end(stdout, said.get_ref().limit() == 0).await.map(Err)
+}
+
+async fn finish(kept: &mut Kept, max_output: u64) -> io::Result<Output> {
+    let mut said = kept.said(max_output)?;
+    let mut stdout = Vec::new();
+    said.read_to_end(&mut stdout).await?;
+    kept.end(stdout, said.limit() == 0).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::sleep;
 
     #[tokio::test]
     async fn output_and_status_come_back() {
@@ -218,6 +256,27 @@ mod tests {
             .await
             .unwrap();
         assert_eq!((done.stdout.as_slice(), done.status.code()), (b"out\n".as_slice(), Some(3)));
+    }
+
+    #[tokio::test]
+    async fn a_line_is_enough_and_one_without_is_told_by_its_end() {
+        let line = async |script: &str, most| {
+            start(Path::new("/bin/sh"), &["-c", script]).unwrap().line(Duration::from_secs(2), most).await
+        };
+        // What it does after its line is not waited for, and ended.
+        let pid = String::from_utf8(line("echo $$; exec sleep 60", 100).await.unwrap().unwrap()).unwrap();
+        let place = format!("/proc/{pid}");
+        let gone = async {
+            while Path::new(&place).exists() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), gone).await.unwrap();
+        let ended = line("printf out; exit 3", 100).await.unwrap().unwrap_err();
+        assert_eq!((ended.stdout.as_slice(), ended.status.code()), (b"out".as_slice(), Some(3)));
+        let flood = line("exec tr '\\0' x </dev/zero", 1000).await.unwrap().unwrap_err();
+        assert_eq!((flood.stdout.len(), flood.status.code()), (1000, None));
+        assert!(matches!(line("exec sleep 60", 100).await, Err(HelperError::TimedOut { .. })));
     }
 
     #[tokio::test]
