@@ -19,16 +19,16 @@ pub(super) async fn settle(client: &Client, id: &str, unsure: Result<(), CriErro
     let begun = Instant::now();
     loop {
         match client.status(id, Detail::Brief).await {
-            Ok(status) => match state(&status) {
-                ContainerState::ContainerExited if did_not_run(&status) => return unsure.map_err(cut_off),
-                ContainerState::ContainerRunning | ContainerState::ContainerExited => return Ok(()),
-                ContainerState::ContainerCreated => match client.start(id).await {
+            Ok(status) => match (did_run(&status), state(&status)) {
+                (Some(true), _) => return Ok(()),
+                (Some(false), _) => return unsure.map_err(cut_off),
+                (None, ContainerState::ContainerCreated) => match client.start(id).await {
                     Ok(()) => return Ok(()),
                     // Under way still: one made again now would run beside it.
                     Err(error) if error.class() == Class::Unsure || error.names_start_under_way() => {}
                     Err(error) => refused_again(client, id, error).await?,
                 },
-                ContainerState::ContainerUnknown => {}
+                (None, _) => {}
             },
             Err(error) if error.class() == Class::Unsure => {}
             // A runtime that could not load it after a restart forgets it, and it may run.
@@ -41,8 +41,11 @@ pub(super) async fn settle(client: &Client, id: &str, unsure: Result<(), CriErro
         sleep(PAUSE).await;
     }
     // The last try may have been the one that was done, and nobody looked since.
-    let state = client.status(id, Detail::Brief).await.map(|status| state(&status));
-    if matches!(state, Ok(ContainerState::ContainerRunning)) { Ok(()) } else { unsure }
+    match client.status(id, Detail::Brief).await.ok().as_ref().and_then(did_run) {
+        Some(true) => Ok(()),
+        Some(false) => unsure.map_err(cut_off),
+        None => unsure,
+    }
 }
 
 /// The second start was refused: because the first was done by then, or because there can be none any
@@ -57,11 +60,38 @@ async fn refused_again(client: &Client, id: &str, refused: CriError) -> Result<(
     }
 }
 
-/// containerd's word for a start that was cut off before the init ran.
-fn did_not_run(status: &ContainerStatusResponse) -> bool {
-    status.status.as_ref().is_some_and(|status| status.reason == "StartError")
+/// Whether the container ran, or never will; `None` while neither is said.
+fn did_run(status: &ContainerStatusResponse) -> Option<bool> {
+    match state(status) {
+        ContainerState::ContainerRunning => Some(true),
+        // containerd's word for a start that was cut off before the init ran.
+        ContainerState::ContainerExited => {
+            Some(status.status.as_ref().is_none_or(|status| status.reason != "StartError"))
+        }
+        ContainerState::ContainerCreated | ContainerState::ContainerUnknown => None,
+    }
 }
 
 fn cut_off(error: CriError) -> CriError {
     CriError::CutOff(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cri::api::ContainerStatus;
+
+    #[test]
+    fn a_container_that_has_ended_ran_unless_its_start_failed() {
+        let said = |state: ContainerState, reason: &str| {
+            let status = ContainerStatus { state: state.into(), reason: reason.to_owned(), ..Default::default() };
+            did_run(&ContainerStatusResponse { status: Some(status), ..Default::default() })
+        };
+        assert_eq!(said(ContainerState::ContainerRunning, ""), Some(true));
+        assert_eq!(said(ContainerState::ContainerExited, "Error"), Some(true));
+        assert_eq!(said(ContainerState::ContainerExited, "StartError"), Some(false));
+        assert_eq!(said(ContainerState::ContainerCreated, ""), None);
+        assert_eq!(said(ContainerState::ContainerUnknown, ""), None);
+        assert_eq!(did_run(&ContainerStatusResponse::default()), None);
+    }
 }

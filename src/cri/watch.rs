@@ -95,6 +95,7 @@ impl Watcher<'_> {
     async fn ask(&self) -> Option<Outcome> {
         let begun = Instant::now();
         let mut pause = EAGER.0;
+        let mut answering = Answering::default();
         loop {
             let runs = match self.look().await {
                 Ok(Answer::Ended(word)) if self.outlives(&word).await => return Some(outlived(&word)),
@@ -106,6 +107,7 @@ impl Watcher<'_> {
                 Ok(Answer::Away) => false,
                 Err(Gone) => return Some(self.judge(end(self.held), None)),
             };
+            answering.note(runs, Instant::now());
             if begun.elapsed() > RUNTIME_WORD_LIMIT {
                 match end(self.held) {
                     Some(known @ (_, Certainty::Named)) => {
@@ -114,7 +116,12 @@ impl Watcher<'_> {
                     }
                     // A runtime that will not notice, and an old kernel or an init that nobody held: nobody
                     // can tell. What was only seen may not have been the init: that one may run.
-                    _ if runs && (self.held.has_ended() || self.is_gone.get()) => return Some(self.judge(None, None)),
+                    _ if runs
+                        && answering.time > RUNTIME_WORD_LIMIT
+                        && (self.held.has_ended() || self.is_gone.get()) =>
+                    {
+                        return Some(self.judge(None, None));
+                    }
                     Some(_) | None => {}
                 }
             }
@@ -198,6 +205,24 @@ impl Watcher<'_> {
     }
 }
 
+/// How long a runtime had to notice an end: one that was away has just come back, and knows no more
+/// than it did before.
+#[derive(Default)]
+struct Answering {
+    /// Between answers that followed one another.
+    time: Duration,
+    last: Option<Instant>,
+}
+
+impl Answering {
+    fn note(&mut self, answers: bool, now: Instant) {
+        if let (true, Some(last)) = (answers, self.last) {
+            self.time += now.saturating_duration_since(last);
+        }
+        self.last = answers.then_some(now);
+    }
+}
+
 fn outlived(word: &RuntimeWord) -> Outcome {
     Outcome::Lost {
         reason: format!(
@@ -213,4 +238,21 @@ struct Gone;
 fn word(status: ContainerStatusResponse) -> Option<RuntimeWord> {
     let status = status.status?;
     Some(RuntimeWord { exit_code: status.exit_code, reason: status.reason, message: status.message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_away_is_no_time_to_notice_an_end() {
+        let begun = Instant::now();
+        let mut answering = Answering::default();
+        for (second, answers, wanted) in
+            [(0, true, 0), (20, true, 20), (21, false, 20), (60, false, 20), (70, true, 20), (75, true, 25)]
+        {
+            answering.note(answers, begun + Duration::from_secs(second));
+            assert_eq!(answering.time, Duration::from_secs(wanted), "after {second} s");
+        }
+    }
 }

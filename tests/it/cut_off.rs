@@ -37,15 +37,22 @@ fn none_forgotten(runtime: &Runtime, before: &[String]) {
 
 /// Shims of `runtime` whose pods it does not know.
 fn forgotten_shims(runtime: &Runtime) -> Vec<String> {
+    let shims = shims(runtime);
+    // Asked after: a pod that comes meanwhile is no stranger.
+    let known: Vec<String> = runtime.cri().all_pods().into_iter().map(|pod| pod.id).collect();
+    shims.into_iter().filter(|id| !known.contains(id)).collect()
+}
+
+/// The pods that have a shim of `runtime`.
+fn shims(runtime: &Runtime) -> Vec<String> {
     let socket = runtime.endpoint().replace("unix://", "");
     let shims: Vec<Vec<String>> = procfs::process::all_processes()
         .unwrap()
         .filter_map(|process| process.ok()?.cmdline().ok())
         .filter(|words| words.first().is_some_and(|name| name.contains("containerd-shim")) && words.contains(&socket))
         .collect();
-    let known: Vec<String> = runtime.cri().all_pods().into_iter().map(|pod| pod.id).collect();
     let id = |words: &Vec<String>| words.iter().skip_while(|word| *word != "-id").nth(1).cloned();
-    shims.iter().filter_map(id).filter(|id| !known.contains(id)).collect()
+    shims.iter().filter_map(id).collect()
 }
 
 #[test]
@@ -110,10 +117,13 @@ fn a_pod_in_the_making_is_let_finish_and_then_undone() {
         let bed = Bed::of(runtime, Duration::ZERO);
         for killed in [false, true] {
             let job = Job::on(runtime);
+            let others = shims(runtime);
             let mark = job.places().root.join("begun");
             bed.before_oci(&format!("case \" $* \" in *' create '*) touch {}; sleep 4 ;; esac", mark.display()));
             let mut pod = job.start(&job.facts.pod_step());
             wait::holds("the pod is in the making", LONG, || mark.exists());
+            // That none is forgotten, below, says something only where one that is there is seen.
+            wait::holds("its shim is seen", LONG, || shims(runtime).iter().any(|id| !others.contains(id)));
             if killed {
                 pod.kill9();
                 // It is the guardian's meanwhile, and not called clean.
