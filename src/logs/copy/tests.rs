@@ -277,17 +277,19 @@ fn a_write_that_hangs_holds_up_neither_main_nor_the_end() {
 struct Runtime {
     log: Arc<Mutex<Option<File>>>,
     path: PathBuf,
+    reopened: Arc<AtomicU64>,
 }
 
 impl Runtime {
     fn on(path: &Path) -> Self {
         let log = OpenOptions::new().append(true).open(path).unwrap();
-        Self { log: Arc::new(Mutex::new(Some(log))), path: path.to_owned() }
+        Self { log: Arc::new(Mutex::new(Some(log))), path: path.to_owned(), reopened: Arc::default() }
     }
 
     fn reopen(&self) -> Reopen {
-        let (log, path) = (Arc::clone(&self.log), self.path.clone());
+        let (log, path, reopened) = (Arc::clone(&self.log), self.path.clone(), Arc::clone(&self.reopened));
         Box::new(move || {
+            reopened.fetch_add(1, Ordering::Relaxed);
             *log.lock().unwrap() = Some(OpenOptions::new().append(true).create(true).open(&path).unwrap());
             Box::pin(async { Ok(()) })
         })
@@ -310,6 +312,7 @@ fn numbered(numbers: std::ops::Range<u32>) -> String {
 #[test]
 fn every_line_is_copied_once_and_in_order_over_rotations() {
     const LINES: u32 = 400_000;
+    const PARTS: u32 = 5;
     let dir = Dir::new();
     let home = dir.home(UID);
     let mut plan = plan(dir.path(), &home);
@@ -319,7 +322,14 @@ fn every_line_is_copied_once_and_in_order_over_rotations() {
     let summary = run(async {
         let copier = Copier::start(plan);
         let writer = std::thread::spawn(move || {
-            runtime.write(0..LINES);
+            for part in 0..PARTS {
+                let before = runtime.reopened.load(Ordering::Relaxed);
+                runtime.write(part * (LINES / PARTS)..(part + 1) * (LINES / PARTS));
+                // On a fast machine all would be written before there was a second look.
+                while runtime.reopened.load(Ordering::Relaxed) == before {
+                    std::thread::yield_now();
+                }
+            }
             runtime.log.lock().unwrap().take();
         });
         until(|| writer.is_finished()).await;
