@@ -3,7 +3,7 @@ use crate::sys::files::scratch::{Dir, Tmpfs};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
 use std::time::Instant;
 
 const UID: u32 = 12345;
@@ -277,19 +277,17 @@ fn a_write_that_hangs_holds_up_neither_main_nor_the_end() {
 struct Runtime {
     log: Arc<Mutex<Option<File>>>,
     path: PathBuf,
-    reopened: Arc<AtomicU64>,
 }
 
 impl Runtime {
     fn on(path: &Path) -> Self {
         let log = OpenOptions::new().append(true).open(path).unwrap();
-        Self { log: Arc::new(Mutex::new(Some(log))), path: path.to_owned(), reopened: Arc::default() }
+        Self { log: Arc::new(Mutex::new(Some(log))), path: path.to_owned() }
     }
 
     fn reopen(&self) -> Reopen {
-        let (log, path, reopened) = (Arc::clone(&self.log), self.path.clone(), Arc::clone(&self.reopened));
+        let (log, path) = (Arc::clone(&self.log), self.path.clone());
         Box::new(move || {
-            reopened.fetch_add(1, Ordering::Relaxed);
             *log.lock().unwrap() = Some(OpenOptions::new().append(true).create(true).open(&path).unwrap());
             Box::pin(async { Ok(()) })
         })
@@ -311,24 +309,26 @@ fn numbered(numbers: std::ops::Range<u32>) -> String {
 
 #[test]
 fn every_line_is_copied_once_and_in_order_over_rotations() {
-    const LINES: u32 = 400_000;
     const PARTS: u32 = 5;
+    const LINES: u32 = PARTS * 80_000;
     let dir = Dir::new();
     let home = dir.home(UID);
     let mut plan = plan(dir.path(), &home);
     let runtime = Runtime::on(&plan.source);
     plan.bounds = Bounds { max_bytes: 100_000, max_files: 1000 };
-    plan.reopen = runtime.reopen();
+    let (reopen, (tell, told)) = (runtime.reopen(), mpsc::channel());
+    plan.reopen = Box::new(move || {
+        // The writer may have finished.
+        let _ = tell.send(());
+        reopen()
+    });
     let summary = run(async {
         let copier = Copier::start(plan);
         let writer = std::thread::spawn(move || {
             for part in 0..PARTS {
-                let before = runtime.reopened.load(Ordering::Relaxed);
                 runtime.write(part * (LINES / PARTS)..(part + 1) * (LINES / PARTS));
-                // On a fast machine all would be written before there was a second look.
-                while runtime.reopened.load(Ordering::Relaxed) == before {
-                    std::thread::yield_now();
-                }
+                // A fast machine would have written all before the second look.
+                told.recv_timeout(LIMIT).expect("a rotation for each part");
             }
             runtime.log.lock().unwrap().take();
         });
